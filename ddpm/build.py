@@ -1,0 +1,194 @@
+"""From a configuration to objects: the only place that turns names into code."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from ddpm.data.dataset import Dataset
+from ddpm.data.pipeline import Feed, feed
+from ddpm.diffusion import schedules
+from ddpm.diffusion.process import VP
+from ddpm.errors import InputError, unknown_name
+from ddpm.rng import stream
+from ddpm.sampling.batched import BatchedSampler
+from ddpm.training import loop, optimizer, sharding, step
+
+
+class Network(NamedTuple):
+    """A backbone as two functions.
+
+    init: key -> params.
+    apply: (params, x_t, t, *, train=False, key=None) -> output; `key` is for dropout.
+    """
+
+    init: Callable
+    apply: Callable
+
+
+def find(kind: str, place: str, name: str) -> Callable:
+    """The public function or class `name` of a module; in a package, the one that its file `name`.py is named after.
+
+    A name with dots is a full path, so that code outside `ddpm` is found too.
+
+    Args:
+      kind: what it is, for the error.
+      place: module or package, such as 'ddpm.sampling'.
+    Raises:
+      InputError: nothing has that name; the known ones and the nearest are listed.
+    """
+    if "." in name:
+        place, _, name = name.rpartition(".")
+        try:
+            return getattr(importlib.import_module(place), name)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{kind} '{place}.{name}' cannot be imported: {error}.") from error
+    known = public(importlib.import_module(place), name) or public(importlib.import_module(place))
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    return known[name]
+
+
+def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
+    """What `find` finds in a module or package, by name; with `only`, that name alone, and no other file is imported."""
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value)
+        and only in (None, name)
+        and not name.startswith("_")
+        and value.__module__.split(".")[0] == module.__name__.split(".")[0]
+    }
+    for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
+        if only in (None, file.name) and module.__name__.startswith("ddpm."):
+            inside = importlib.import_module(f"{module.__name__}.{file.name}")
+            found |= {file.name: value for name, value in vars(inside).items() if name.lower() == file.name and callable(value)}
+    return found
+
+
+def call(kind: str, function: Callable, *args: Any, options: dict) -> Any:
+    """function(*args, **options), with a clear error for an option it does not have or lacks.
+
+    Raises:
+      InputError: the options do not fit.
+    """
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(function).parameters)
+        raise InputError(f"{kind} {function.__name__!r}: {error}; it takes {takes}.") from error
+    return function(*args, **options)
+
+
+def options_of(section: ConfigDict) -> dict:
+    """The options a section holds for the choice it names: section[section.name], if there is any."""
+    return dict(section[section.name]) if section.name in section else {}
+
+
+def dataset(config: ConfigDict) -> Dataset:
+    """The data set of `config.data`."""
+    name = config.data.name
+    return call("data set", find("data set", "ddpm.data", name), options=options_of(config.data))
+
+
+def process(config: ConfigDict) -> VP:
+    """The forward process of `config.schedule`."""
+    section = config.schedule
+    schedule = find("schedule", schedules.__name__, section.name)
+    return VP(call("schedule", schedule, section.T, options=options_of(section)))
+
+
+def network(config: ConfigDict, shape: tuple[int, int, int]) -> Network:
+    """The backbone of `config.model` for images of a shape (height, width, channels).
+
+    Raises:
+      InputError: the shape does not fit the backbone.
+    """
+    section = config.model
+    backbone = find("model", "ddpm.models", section.name)
+    model = call("model", backbone, shape[-1], options=options_of(section))
+
+    def init(key):
+        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,), jnp.int32))["params"]
+
+    def apply(params, x_t, t, *, train=False, key=None):
+        return model.apply({"params": params}, x_t, t, train=train, rngs={"dropout": key} if train else None)
+
+    jax.eval_shape(init, jax.random.key(0))  # a shape that does not fit is told now
+    return Network(init, apply)
+
+
+def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
+    """The optimizer of `config.optimizer`: any of optax by its name."""
+    section = config.optimizer
+    method = find("optimizer", "optax", section.name)
+    options = options_of(section)
+    call("optimizer", method, section.learning_rate, options=options)
+    return optimizer.optimizer(
+        lambda rate: method(rate, **options),
+        learning_rate=section.learning_rate,
+        warmup_steps=section.warmup_steps,
+        clip_norm=section.clip_norm,
+        accumulate=section.accumulate,
+    )
+
+
+def train_step(config: ConfigDict, net: Network, tx: optax.GradientTransformation, **options) -> Callable:
+    """The train step of an experiment."""
+    decay = step.ema_decay(config.ema.decay, config.ema.warmup)
+    return step.train_step(process(config), net.apply, tx, decay, accumulate=config.optimizer.accumulate, **options)
+
+
+def batched_sampler(config: ConfigDict, shape: tuple[int, int, int], mesh: jax.sharding.Mesh) -> BatchedSampler:
+    """The sampler of `config.sampler` for images of a shape."""
+    section, vp = config.sampler, process(config)
+    algorithm = find("sampler", "ddpm.sampling", section.name)
+    return BatchedSampler(
+        vp,
+        network(config, shape).apply,
+        call("sampler", algorithm, vp, options=options_of(section)),
+        shape,
+        num_steps=section.num_steps,
+        clip=section.clip,
+        batch_size=section.batch_size,
+        replicated=sharding.replicated(mesh),
+        split=sharding.split(mesh),
+    )
+
+
+def plan(config: ConfigDict) -> loop.Plan:
+    """When the training loop does what."""
+    section = config.training
+    return loop.Plan(
+        num_steps=section.num_steps,
+        log_every=section.log_every,
+        sample_every=section.sample_every,
+        save_every=section.save_every,
+        batch_size=section.batch_size,
+        accumulate=config.optimizer.accumulate,
+        max_skipped=section.max_skipped,
+    )
+
+
+def batches(config: ConfigDict, images: Dataset, **shardings) -> Feed:
+    """The batches of an experiment."""
+    return feed(
+        images,
+        seed=config.seed,
+        batch_size=config.training.batch_size,
+        flip=config.data.flip,
+        resident_bytes=config.data.resident_bytes,
+        **shardings,
+    )
+
+
+def init_key(config: ConfigDict) -> jax.Array:
+    """The key parameters are drawn from."""
+    return stream(config.seed, "init")

@@ -1,0 +1,51 @@
+"""A set of images and its facts, which come from the data and from nowhere else."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddpm.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a model has to know of its data: the shape (height, width, channels), the number of images, the classes."""
+
+    shape: tuple[int, int, int]
+    count: int
+    classes: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images by random access: `images[i]` is uint8 [height, width, channels], `len(images)` their number.
+
+    Args:
+      images: a uint8 array [count, height, width, channels], or a sequence that reads image i when asked.
+      classes: names of the classes; empty if there are none.
+    Raises:
+      InputError: no images, or images that are not uint8 of three dimensions.
+    """
+
+    images: Sequence[np.ndarray]
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if len(self.images) == 0:
+            raise InputError("the data set holds no images.")
+        first = self.images[0]
+        if first.dtype != np.uint8 or first.ndim != 3:
+            raise InputError(
+                f"images are {first.dtype} of shape {first.shape}; they must be uint8 [height, width, channels] in 0..255."
+            )
+
+    @property
+    def facts(self) -> Facts:
+        """Shape, count and classes."""
+        return Facts(self.images[0].shape, len(self.images), self.classes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images in memory."""
+        return self.images[0].nbytes * len(self.images)

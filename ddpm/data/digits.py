@@ -1,0 +1,24 @@
+"""scikit-learn's digits: 1,797 grey images of 8 x 8, in the package itself, so that the first run needs no download."""
+
+import numpy as np
+
+from ddpm.data.dataset import Dataset
+from ddpm.errors import unknown_name
+
+SPLITS = {"train": slice(0, 1500), "test": slice(1500, None)}
+
+
+def digits(*, split: str = "train") -> Dataset:
+    """The digits data set (Alpaydin and Kaynak 1998), shuffled once: 1,500 to train and 297 to test.
+
+    Args:
+      split: 'train' or 'test'.
+    """
+    from sklearn.datasets import load_digits  # 1 s to import
+
+    if split not in SPLITS:
+        raise unknown_name("split of digits", split, SPLITS)
+    grey = load_digits().images  # 0..16
+    order = np.random.default_rng(0).permutation(len(grey))
+    images = np.round(grey * (255 / 16)).astype(np.uint8)[..., None]
+    return Dataset(images[order[SPLITS[split]]], tuple("0123456789"))

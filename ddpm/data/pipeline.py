@@ -1,0 +1,102 @@
+"""From a data set to training batches. A batch is a pure function of (seed, number of the batch)."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm.data.dataset import Dataset
+from ddpm.rng import per_index, stream
+from ddpm.shapes import Array, Int, Key, Pixels, UInt8
+
+
+class Feed(NamedTuple):
+    """Batches for a training loop.
+
+    start: batch number -> iterator of what the compiled step is given.
+    draw: (given, batch number) -> uint8 batch; called inside the compiled step.
+    resident: whether the step is given the whole data set each time, so that several steps fit one dispatch.
+    """
+
+    start: Callable[[int], Iterator[jax.Array]]
+    draw: Callable[[jax.Array, jax.Array], jax.Array]
+    resident: bool
+
+
+def feed(
+    dataset: Dataset,
+    *,
+    seed: int,
+    batch_size: int,
+    flip: bool,
+    resident_bytes: int,
+    split: jax.sharding.Sharding,
+    replicated: jax.sharding.Sharding,
+) -> Feed:
+    """Batches without end, each epoch in a new order; batch n is the same in every run of the same seed.
+
+    Args:
+      batch_size: images a batch, over all devices.
+      flip: mirror each image left to right with probability 1/2.
+      resident_bytes: a set of at most so many bytes lives on the devices; a larger one streams through grain.
+    """
+    if dataset.nbytes <= resident_bytes:
+        images = jax.device_put(in_memory(dataset), replicated)
+        order_key = stream(seed, "data")
+
+        def start(n):
+            while True:
+                yield images
+
+        def draw(given, n):
+            return given[shuffled_indices(order_key, n, batch_size, len(dataset.images))]
+    else:
+
+        def start(n):
+            for batch in grain_batches(dataset, seed, batch_size, n):
+                yield jax.make_array_from_process_local_data(split, batch)
+
+        def draw(given, n):
+            return given
+
+    flip_key = stream(seed, "flip")
+
+    def draw_and_flip(given, n):
+        batch = jax.lax.with_sharding_constraint(draw(given, n), split)
+        return mirrored(batch, jax.random.fold_in(flip_key, n)) if flip else batch
+
+    return Feed(start, draw_and_flip, dataset.nbytes <= resident_bytes)
+
+
+def in_memory(dataset: Dataset) -> np.ndarray:
+    """All images as one uint8 array [count, height, width, channels]."""
+    if isinstance(dataset.images, np.ndarray):
+        return dataset.images
+    with ThreadPoolExecutor() as threads:
+        return np.stack(list(threads.map(dataset.images.__getitem__, range(len(dataset.images)))))
+
+
+def shuffled_indices(key: Key, n: Int[Array, ""], batch_size: int, count: int) -> Int[Array, "batch_size"]:
+    """Which images batch n holds, when each epoch is a fresh permutation of all `count` and batches may span epochs."""
+    position = n * batch_size + jnp.arange(batch_size)
+    first_epoch = n * batch_size // count
+    epochs = first_epoch + jnp.arange((batch_size - 2) // count + 2)  # as many as a batch can touch
+    orders = jax.vmap(lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), count))(epochs)
+    return orders[position // count - first_epoch, position % count]
+
+
+def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int) -> Iterator[np.ndarray]:
+    """Batches n, n + 1, ... read by grain's threads; its shuffle is random access, so there is no state to save."""
+    import grain  # a second
+
+    batches = grain.MapDataset.source(dataset.images).seed(seed).shuffle().repeat().batch(batch_size)
+    return iter(batches[n:].to_iter_dataset())
+
+
+def mirrored(batch: Pixels, key: Key) -> UInt8[Array, "batch height width channels"]:
+    """Each image mirrored left to right with probability 1/2."""
+    coins = jax.vmap(jax.random.bernoulli)(per_index(key, jnp.arange(len(batch))))
+    return jnp.where(coins[:, None, None, None], batch[:, :, ::-1], batch)

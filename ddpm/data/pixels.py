@@ -1,0 +1,15 @@
+"""Bytes <-> data: the only place where images change scale."""
+
+import jax.numpy as jnp
+
+from ddpm.shapes import Images, Pixels
+
+
+def to_images(pixels: Pixels) -> Images:
+    """Bytes 0..255 to data in [-1, 1]."""
+    return pixels.astype(jnp.float32) / 127.5 - 1
+
+
+def to_pixels(images: Images) -> Pixels:
+    """Data in [-1, 1] to bytes 0..255, rounded; what lies outside is clipped."""
+    return jnp.round(jnp.clip((images + 1) * 127.5, 0, 255)).astype(jnp.uint8)

@@ -1,0 +1,20 @@
+"""The one exception for a user's mistake, and the sentence for an unknown name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: one line with the value, the rule and the remedy.
+
+    `ddpm.main` prints it without a traceback and exits with code 2.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a name that nothing answers to: lists the known ones and the nearest."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    listed = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:30])}, ... ({len(known)} in all)"
+    return InputError(f"unknown {kind} {name!r}.{hint} Known: {listed}.")

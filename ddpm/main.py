@@ -1,0 +1,74 @@
+"""The command: `python -m ddpm.main --config experiments/digits.py --workdir runs/digits`."""
+
+import errno
+import os
+import pathlib
+import sys
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from ddpm import modes
+from ddpm.errors import InputError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "prepare"], "What to do.")
+NUM = flags.DEFINE_integer("num", 64, "Images to draw in mode sample.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and evaluate.")
+ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs the mode that the flags name; a user's mistake is one line and exit code 2."""
+    try:
+        return _run()
+    except InputError as error:
+        return _mistake(error)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _mistake(f"the disk is full ({error}). Free some space and run the same command.")
+
+
+def _run() -> int:
+    mode, config = MODE.value, CONFIG.value
+    if config is None and mode in ("train", "prepare"):
+        raise InputError(f"--mode {mode} needs --config, such as --config experiments/digits.py.")
+    if mode == "prepare":
+        return modes.prepare(config)
+    if WORKDIR.value is None:
+        raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
+    workdir = pathlib.Path(WORKDIR.value)
+    if mode == "train":
+        return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
+    if mode == "evaluate":
+        return modes.evaluate(config, workdir, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
+    return modes.sample(config, workdir, num=NUM.value, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    verbosity = flags.FLAGS["verbosity"]
+    verbosity.value, verbosity.using_default_value = -1, False  # warnings: Orbax says fifty lines a checkpoint at level info
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, ImportError) as error:
+        sys.exit(_mistake(error))
+
+
+def _mistake(error: Exception | str) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _cache_compilations() -> None:
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddpm" / "jax"
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+if __name__ == "__main__":
+    _cache_compilations()
+    app.run(main, flags_parser=_parse_flags)

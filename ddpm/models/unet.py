@@ -1,0 +1,112 @@
+"""The U-Net of DDPM."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ddpm.errors import InputError
+from ddpm.models.layers import (
+    DEFAULT_INIT,
+    ZERO_INIT,
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    conv,
+    group_norm,
+    sinusoidal,
+)
+from ddpm.shapes import Array, Images, Int
+
+
+class UNet(nn.Module):
+    """The DDPM U-Net: noised image and time to an image of `out_channels` channels.
+
+    Args:
+      out_channels: channels of the output.
+      channels: features at full resolution, a multiple of 4.
+      channel_mult: features of each level as a multiple of `channels`; each level halves the resolution.
+      num_res_blocks: residual blocks a level on the way down; one more on the way up.
+      attention_resolutions: heights of feature maps that get attention after each residual block.
+      num_heads: attention heads.
+      dropout: rate inside the residual blocks, in [0, 1).
+      scale_shift: adaptive group norm instead of adding the time embedding.
+      dtype: of activations, 'float32' or 'bfloat16'; parameters, norms and softmax stay float32.
+      remat: recompute the blocks in the backward pass: less memory, about a third more time.
+    Raises:
+      InputError: an image whose size the levels do not divide, or an attention resolution that no level has.
+
+    Ho et al. 2020, appendix B.
+    """
+
+    out_channels: int
+    channels: int = 128
+    channel_mult: Sequence[int] = (1, 2, 2, 2)
+    num_res_blocks: int = 2
+    attention_resolutions: Sequence[int] = (16,)
+    num_heads: int = 1
+    dropout: float = 0.1
+    scale_shift: bool = False
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Images, t: Int[Array, "batch"], *, train: bool = False) -> Images:
+        self._check(x.shape[1], x.shape[2])
+        dtype = jnp.dtype(self.dtype)
+        residual, attention = ResidualBlock, SelfAttention
+        if self.remat:
+            residual = nn.remat(ResidualBlock, static_argnums=(3,))  # counting self: train
+            attention = nn.remat(SelfAttention)
+
+        def block(h, features, name):
+            h = residual(features, self.dropout, self.scale_shift, dtype, name=name)(h, time, train)
+            if h.shape[1] in self.attention_resolutions:
+                h = attention(self.num_heads, dtype, name=f"{name}_attention")(h)
+            return h
+
+        def dense(name):
+            return nn.Dense(4 * self.channels, kernel_init=DEFAULT_INIT, dtype=dtype, name=name)
+
+        time = dense("time_2")(nn.silu(dense("time_1")(sinusoidal(t, self.channels))))
+
+        h = conv(self.channels, dtype=dtype, name="conv_in")(x)
+        skips = [h]
+        for level, mult in enumerate(self.channel_mult):
+            if level > 0:
+                h = Downsample(dtype, name=f"down_{level}_downsample")(h)
+                skips.append(h)
+            for i in range(self.num_res_blocks):
+                h = block(h, self.channels * mult, f"down_{level}_{i}")
+                skips.append(h)
+
+        h = residual(h.shape[-1], self.dropout, self.scale_shift, dtype, name="mid_0")(h, time, train)
+        h = attention(self.num_heads, dtype, name="mid_attention")(h)
+        h = residual(h.shape[-1], self.dropout, self.scale_shift, dtype, name="mid_1")(h, time, train)
+
+        for level, mult in reversed(list(enumerate(self.channel_mult))):
+            for i in range(self.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, self.channels * mult, f"up_{level}_{i}")
+            if level > 0:
+                h = Upsample(dtype, name=f"up_{level}_upsample")(h)
+
+        h = nn.silu(group_norm(h.shape[-1], name="norm_out")(h))
+        return conv(self.out_channels, init=ZERO_INIT, name="conv_out")(h)
+
+    def _check(self, height: int, width: int) -> None:
+        halvings = len(self.channel_mult) - 1
+        for side, size in (("height", height), ("width", width)):
+            if size % 2**halvings:
+                raise InputError(
+                    f"image {side} {size} is not divisible by {2**halvings} = 2^{halvings}, as the {halvings + 1} levels "
+                    f"of channel_mult = {tuple(self.channel_mult)} need. Resize the images or use fewer levels."
+                )
+        heights = [height // 2**level for level in range(halvings + 1)]
+        missing = sorted(set(self.attention_resolutions) - set(heights))
+        if missing:
+            raise InputError(
+                f"attention_resolutions = {tuple(self.attention_resolutions)}: no level has height {missing[0]}. "
+                f"The levels of a {height} x {width} image have heights {', '.join(map(str, heights))}."
+            )

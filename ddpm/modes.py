@@ -1,0 +1,169 @@
+"""What the command does: train, sample, evaluate, prepare."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm import build, pictures
+from ddpm.config import check_same_run, to_json
+from ddpm.data import tfds
+from ddpm.data.pipeline import in_memory
+from ddpm.errors import InputError
+from ddpm.evaluation.frechet import frechet_distance
+from ddpm.evaluation.precision_recall import precision_recall
+from ddpm.run import Run, load
+from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
+from ddpm.training.progress import ProgressBar
+from ddpm.training.state import State, init_state
+
+PREVIEW_IMAGES, PREVIEW_PATHS, PREVIEW_SEED = 64, 8, 0
+
+
+def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) -> int:
+    """Trains an experiment, or goes on with it from its newest intact checkpoint; returns the exit code."""
+    mesh = sharding.data_mesh()
+    replicated, split = sharding.replicated(mesh), sharding.split(mesh)
+    sharding.check_divisible("training.batch_size", config.training.batch_size, mesh)
+    images = build.dataset(config)
+    facts = images.facts
+    record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
+    _check_workdir(record, workdir, accept_changes)
+
+    net = build.network(config, facts.shape)
+    tx = build.gradient_transformation(config)
+    samples = build.batched_sampler(config, facts.shape, mesh)
+    init = jax.jit(lambda key: init_state(net.init(key), tx), out_shardings=replicated)
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), jax.eval_shape(init, build.init_key(config))
+    )
+    feed = build.batches(config, images, split=split, replicated=replicated)
+    steps = loop.compile_steps(build.train_step(config, net, tx), feed, config.seed, replicated)
+
+    with interrupt.interruptible() as interrupted:
+        workdir.mkdir(parents=True, exist_ok=True)
+        checkpoints = checkpoint.Checkpoints(workdir, keep=config.training.keep, keep_every=config.training.keep_every)
+        first, state = checkpoints.restore(abstract) or (0, init(build.init_key(config)))
+        writer = metrics.Metrics(workdir, first)
+        height, width, channels = facts.shape
+        size = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
+        print(f"data   {config.data.name}: {facts.count} images of {height} x {width} x {channels}")
+        print(f"model  {config.model.name}: {size:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
+        print(f"run    {workdir}: {'resumed at' if first else 'starts at'} step {first} of {config.training.num_steps}", flush=True)
+
+        def preview(step: int, state: State) -> None:
+            sheet = pictures.grid(samples(state.ema_params, PREVIEW_IMAGES, seed=PREVIEW_SEED))
+            pictures.save_png(workdir / "samples" / f"{step:08d}.png", sheet)
+            writer.image(step, "samples", sheet)
+
+        with ProgressBar(first, config.training.num_steps) as progress:
+            step, state = loop.train(
+                state,
+                steps,
+                feed.start(int(state.batch)),
+                build.plan(config),
+                steps_per_dispatch=_steps_per_dispatch(config.training.steps_per_dispatch, feed.resident),
+                checkpoints=checkpoints,
+                record=record,
+                metrics=writer,
+                preview=preview,
+                progress=progress,
+                interrupted=interrupted,
+            )
+        writer.close()
+        if interrupted():
+            print(f"step {step} is saved in {workdir}; the same command goes on from there")
+            return interrupt.EXIT_CODE
+
+    pictures.save_loss_curve(workdir / "loss.png", metrics.read(workdir))
+    print(f"loss      {workdir}/loss.png, {workdir}/metrics.jsonl, tensorboard --logdir {workdir}/tensorboard")
+    if config.training.sample_every:
+        path = samples.path(state.ema_params, PREVIEW_PATHS, seed=PREVIEW_SEED)
+        pictures.save_png(workdir / "samples" / "path.png", pictures.strip(path))
+        pictures.save_gif(workdir / "samples" / "path.gif", path)
+        print(f"samples   {workdir}/samples/{step:08d}.png (step {step}, EMA), path.png and path.gif (from noise to image)")
+    print(f"notebook  import ddpm; run = ddpm.load('{workdir}'); run.sample(16)")
+    return 0
+
+
+def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, accept_changes: bool) -> int:
+    """Draws images of a run by `config.sampler`; writes them as .npz and the first of them as a grid."""
+    run = _open(config, workdir, accept_changes)
+    choice = run.config.sampler
+    images = run.sampler()(run.params, num, seed=seed, progress=lambda done: print(f"{done}/{num} images", flush=True))
+    name = workdir / "samples" / f"step{run.step}_{choice.name}{choice.num_steps}_seed{seed}"
+    pictures.save_png(name.with_suffix(".png"), pictures.grid(images[:PREVIEW_IMAGES]))
+    np.savez_compressed(name.with_suffix(".npz"), arr_0=images)
+    print(f"samples   {name}.png, {name}.npz (step {run.step}, EMA, {run.sampler().nfe} network evaluations an image)")
+    return 0
+
+
+def evaluate(config: ConfigDict | None, workdir: pathlib.Path, *, seed: int, accept_changes: bool) -> int:
+    """Compares samples with real images, pixels in [0, 1] as features: improved precision and recall, Frechet distance."""
+    run = _open(config, workdir, accept_changes)
+    section, choice = run.config.evaluation, run.config.sampler
+    images = in_memory(build.dataset(run.config))
+    chosen = np.random.default_rng(0).permutation(len(images))[: section.num_reference]
+    real, generated = (_pixel_features(x) for x in (images[chosen], run.sample(section.num_samples, seed=seed)))
+    if min(len(real), len(generated)) <= real.shape[1]:
+        logging.warning(
+            "%d and %d images give no covariance of %d pixels: do not trust the Frechet distance; raise "
+            "evaluation.num_samples and num_reference", len(real), len(generated), real.shape[1],
+        )
+    precision, recall = precision_recall(real, generated)
+    figures = {"precision": precision, "recall": recall, "frechet_distance": frechet_distance(real, generated)}
+    rule = {
+        "features": "pixels in [0, 1]", "num_samples": len(generated), "num_reference": len(real), "step": run.step,
+        "params": "EMA", "sampler": choice.name, "num_steps": choice.num_steps, "nfe": run.sampler().nfe, "seed": seed,
+    }
+    (workdir / "evaluation.json").write_text(json.dumps(figures | rule, indent=1) + "\n")
+    print(f"{len(generated)} samples (step {run.step}, EMA, {choice.name}, {rule['nfe']} network evaluations) against {len(real)} real images, by pixels")
+    for name, value in figures.items():
+        print(f"{name:17s} {value:.3f}")
+    print(f"written to {workdir}/evaluation.json")
+    return 0
+
+
+def prepare(config: ConfigDict) -> int:
+    """Downloads and prepares the TFDS set of an experiment."""
+    if config.data.name != "tfds":
+        raise InputError(f"--mode prepare is for data.name = 'tfds'; {config.data.name!r} needs none.")
+    print(tfds.prepare(dataset=config.data.tfds.dataset, data_dir=config.data.tfds.data_dir))
+    return 0
+
+
+def _open(config: ConfigDict | None, workdir: pathlib.Path, accept_changes: bool) -> Run:
+    run = load(workdir)
+    if config is not None:
+        check_same_run(to_json(run.config), to_json(config), str(workdir), accept_changes)
+        run.config.sampler, run.config.evaluation, run.config.data = config.sampler, config.evaluation, config.data
+    return run
+
+
+def _check_workdir(record: dict, workdir: pathlib.Path, accept_changes: bool) -> None:
+    directory = workdir.absolute() / "checkpoints"
+    for step in reversed(checkpoint.steps_in(directory)):
+        try:
+            before = checkpoint.read_record(directory, step)
+        except checkpoint.Broken:
+            continue
+        for line in check_same_run(before["config"], record["config"], str(workdir), accept_changes):
+            logging.warning("changed since checkpoint %d: %s", step, line)
+        if before["facts"] != json.loads(json.dumps(record["facts"])):
+            logging.warning("the data changed since checkpoint %d: %s -> %s", step, before["facts"], record["facts"])
+        return
+
+
+def _steps_per_dispatch(wanted: int, resident: bool) -> int:
+    # Not on CPU: convolution gradients inside a scan run 30 times slower there.
+    if wanted:
+        return wanted if resident else 1
+    return 10 if resident and jax.default_backend() != "cpu" else 1
+
+
+def _pixel_features(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1) / 255

@@ -1,0 +1,105 @@
+"""A trained run, opened in a notebook: its configuration, EMA parameters, samples and denoiser."""
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm import build
+from ddpm.config import from_json
+from ddpm.data.dataset import Facts
+from ddpm.diffusion.process import VP
+from ddpm.errors import InputError
+from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.denoise import denoiser
+from ddpm.shapes import Data, Time
+from ddpm.training import checkpoint, sharding
+
+
+class Run:
+    """A model at a step of its training. Samples and figures are those of the EMA parameters.
+
+    config: the experiment it was trained with.
+    step: optimizer updates done.
+    facts: shape, number and classes of its data.
+    params: EMA parameters.
+    process: the forward process.
+    """
+
+    def __init__(self, config: ConfigDict, facts: Facts, step: int, params: Any):
+        self.config, self.facts, self.step = config, facts, step
+        self._mesh = sharding.data_mesh()
+        self.params = jax.device_put(params, sharding.replicated(self._mesh))
+        self.process: VP = build.process(config)
+        self._network = build.network(config, facts.shape)
+        self._samplers = {}
+        self._denoise = jax.jit(
+            lambda params, x_t, t: denoiser(
+                self.process, lambda x, t: self._network.apply(params, x, t), clip=config.sampler.clip
+            )(x_t, t)
+        )
+
+    def sampler(
+        self, sampler: str | None = None, num_steps: int | None = None, batch_size: int | None = None, **options
+    ) -> BatchedSampler:
+        """What draws this run's images; what is not given is as in `config.sampler`.
+
+        Args:
+          sampler: name of the algorithm, such as 'ddim'.
+          num_steps: transitions, 1..T.
+          batch_size: images that are drawn at once.
+          options: of the algorithm, such as eta.
+        """
+        config = ConfigDict(self.config.to_dict())
+        section = config.sampler
+        section.name = sampler or section.name
+        section.num_steps = section.num_steps if num_steps is None else num_steps
+        section.batch_size = section.batch_size if batch_size is None else batch_size
+        section[section.name] = build.options_of(section) | options
+        wanted = section.to_json(sort_keys=True)
+        if wanted not in self._samplers:
+            self._samplers[wanted] = build.batched_sampler(config, self.facts.shape, self._mesh)
+        return self._samplers[wanted]
+
+    def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
+        """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
+        return self.sampler(**choice)(self.params, num, seed=seed)
+
+    def path(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
+        """The same images on their way from noise: uint8 [num_steps + 1, num, height, width, channels]."""
+        return self.sampler(**choice).path(self.params, num, seed=seed)
+
+    def denoise(self, x_t: Data, t: Time) -> tuple[Data, Data]:
+        """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t in 1..T, [batch] or one for all."""
+        return self._denoise(self.params, x_t, np.asarray(t))
+
+
+def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+    """Opens a run at its newest intact checkpoint, or at a step; on any devices, whatever trained it.
+
+    Args:
+      workdir: the run's directory.
+      step: of the checkpoint; None for the newest.
+    Raises:
+      InputError: no such run or step, or no intact checkpoint.
+    """
+    directory = pathlib.Path(workdir).absolute() / "checkpoints"
+    steps = checkpoint.steps_in(directory)
+    if not steps:
+        raise InputError(f"no checkpoint in {directory}: train a run with --workdir {workdir} first.")
+    if step is not None and step not in steps:
+        raise InputError(f"no checkpoint of step {step} in {directory}; there are {', '.join(map(str, steps))}.")
+    for candidate in reversed(steps if step is None else [step]):
+        try:
+            record = checkpoint.read_record(directory, candidate)
+            params = checkpoint.read_ema_params(directory, candidate)
+        except checkpoint.Broken as error:
+            logging.warning("checkpoint %d is broken (%s); trying the one before", candidate, error)
+            continue
+        facts = record["facts"]
+        facts = Facts(tuple(facts["shape"]), facts["count"], tuple(facts["classes"]))
+        return Run(from_json(record["config"]), facts, candidate, params)
+    raise InputError(f"no checkpoint in {directory} is intact.")

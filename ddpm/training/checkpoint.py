@@ -1,0 +1,230 @@
+"""Checkpoints: written asynchronously by Orbax, each leaf with a checksum, read back only when intact.
+
+Orbax restores a flipped byte without a word and never falls back to an older step; both are done here.
+"""
+
+import errno
+import importlib.metadata
+import logging
+import pathlib
+import platform
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from ddpm.errors import InputError
+from ddpm.training.state import State
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Broken(Exception):
+    """A checkpoint that cannot be read, or that reads back other than it was written."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, in workdir/checkpoints/<step>: the state, and a JSON record beside it.
+
+    Args:
+      workdir: the run's directory.
+      keep: how many of the newest to keep.
+      keep_every: keep also each checkpoint whose step is a multiple of this; 0 for none.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, keep: int, keep_every: int):
+        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        policies = [preservation_policy.LatestN(keep)]
+        if keep_every:
+            policies.append(preservation_policy.EveryNSteps(keep_every))
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+            ),
+        )
+
+    def save(self, step: int, state: State, record: dict) -> None:
+        """Starts to write the checkpoint of `step`, unless it is there; training goes on meanwhile.
+
+        Args:
+          record: JSON of the run (config, data facts); versions and checksums are added.
+        Raises:
+          InputError: this or the checkpoint before could not be written, as on a full disk.
+        """
+        if step in self._manager.all_steps():
+            return
+        record = record | {"step": step, "versions": versions(), "leaves": checksums(state)}
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
+        try:
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:
+            raise self._write_error(error) from error
+
+    def finish(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+          InputError: a checkpoint could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._write_error(error) from error
+        self._manager.close()
+
+    def restore(self, abstract: State) -> tuple[int, State] | None:
+        """The newest intact checkpoint as (step, state), None if there is none at all; broken ones are set aside.
+
+        Args:
+          abstract: the state's shapes, dtypes and shardings; other devices than those that wrote it are fine.
+        Raises:
+          InputError: every checkpoint is broken, or the state has another structure than this model's.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                restored = read_state(self.directory, step, abstract)
+            except Broken as error:
+                aside = _set_aside(self.directory, step)
+                logging.warning("checkpoint %d is broken (%s); set aside as %s", step, error, aside)
+                self._manager.reload()
+            else:
+                return step, restored
+        if steps:
+            raise InputError(f"none of the checkpoints {steps} in {self.directory} is intact; they were set aside.")
+        return None
+
+    def _write_error(self, error: Exception) -> Exception:
+        text = " ".join(str(e) for e in _chain(error))
+        if not any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in _chain(error)) and (
+            "No space left" not in text and "RESOURCE_EXHAUSTED" not in text
+        ):
+            return error
+        intact = [step for step in steps_in(self.directory) if _is_written(self.directory, step)]
+        kept = f"checkpoint {max(intact)} is kept" if intact else "there is no earlier one"
+        return InputError(
+            f"the disk of {self.directory} is full: the newest checkpoint could not be written; {kept}. "
+            "Free some space and run the same command: it goes on from there."
+        )
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    """Steps of the checkpoints in a directory, rising; half-written ones are not among them."""
+    return sorted(int(p.name) for p in pathlib.Path(directory).glob("*") if p.name.isdigit())
+
+
+def read_record(directory: pathlib.Path, step: int) -> dict:
+    """The JSON record of a checkpoint.
+
+    Raises:
+      Broken: it cannot be read.
+    """
+    return _read(directory, step, "record", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+
+
+def read_state(directory: pathlib.Path, step: int, abstract: State) -> State:
+    """The state of a checkpoint, each leaf placed as `abstract` says and checked against its checksum.
+
+    Raises:
+      Broken: it cannot be read, or a checksum differs.
+      InputError: its leaves are others than `abstract`'s.
+    """
+    leaves = read_record(directory, step)["leaves"]
+    _check_structure(leaves, abstract, step)
+    args = ocp.args.PyTreeRestore(item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
+    state = _read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args)
+    _check_sums(leaves, checksums(state))
+    return state
+
+
+def read_ema_params(directory: pathlib.Path, step: int) -> Any:
+    """The EMA parameters of a checkpoint as NumPy arrays, without knowing model, optimizer or devices.
+
+    Raises:
+      Broken: they cannot be read, or a checksum differs.
+    """
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        tree = handler.metadata(directory / str(step) / "state").tree
+    except Exception as error:
+        raise Broken(_first_line(error)) from error
+    item = {"ema_params": tree["ema_params"]}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+    restored = _read(directory, step, "state", handler, args)
+    _check_sums(read_record(directory, step)["leaves"], checksums(restored))
+    return restored["ema_params"]
+
+
+def checksums(tree: Any) -> dict[str, dict]:
+    """CRC-32, shape and dtype of each leaf, by its path such as 'params/conv_in/kernel'."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    arrays = {_path(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    return {path: _signature(a) | {"crc32": zlib.crc32(a.data.cast("B") if a.size else b"")} for path, a in arrays.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's numbers depend on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _read(directory, step, item, handler, args):
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of a file that per-item reads do not need
+    try:
+        return ocp.Checkpointer(handler).restore(directory / str(step) / item, args=args)
+    except Exception as error:
+        raise Broken(f"{item}: {_first_line(error)}") from error
+
+
+def _path(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _signature(leaf) -> dict:
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _check_structure(leaves: dict, abstract: State, step: int) -> None:
+    flat, _ = jax.tree_util.tree_flatten_with_path(abstract)
+    wanted = {_path(path): _signature(leaf) for path, leaf in flat}
+    for path in sorted(wanted.keys() | leaves.keys()):
+        stored = {key: leaves[path][key] for key in ("shape", "dtype")} if path in leaves else "nothing"
+        if stored != wanted.get(path, "nothing"):
+            raise InputError(
+                f"checkpoint {step} holds {stored} at {path}, this experiment {wanted.get(path, 'nothing')}: "
+                "they are different models or optimizers. Use the run's own settings, or another --workdir."
+            )
+
+
+def _check_sums(written: dict, read: dict) -> None:
+    for path, leaf in read.items():
+        if leaf != written.get(path):
+            raise Broken(f"{path} differs from its checksum")
+
+
+def _set_aside(directory: pathlib.Path, step: int) -> pathlib.Path:
+    aside = directory.parent / "broken_checkpoints"
+    aside.mkdir(exist_ok=True)
+    target = next(aside / f"{step}.{n}" for n in range(1000) if not (aside / f"{step}.{n}").exists())
+    return (directory / str(step)).rename(target)
+
+
+def _is_written(directory: pathlib.Path, step: int) -> bool:
+    try:
+        return bool(read_record(directory, step))
+    except Broken:
+        return False
+
+
+def _chain(error: BaseException | None):
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]

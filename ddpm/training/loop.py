@@ -1,0 +1,145 @@
+"""The training loop, and what it compiles."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from ddpm.data.pipeline import Feed
+from ddpm.errors import InputError
+from ddpm.rng import stream
+from ddpm.training.checkpoint import Checkpoints
+from ddpm.training.metrics import Metrics, average
+from ddpm.training.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When a run does what, in steps; a step is one optimizer update.
+
+    num_steps: steps of the whole run.
+    log_every, sample_every, save_every: at multiples of these and at the last step; 0 for never.
+    batch_size, accumulate: images a batch, and batches a step.
+    max_skipped: batches skipped in a row, for a loss or gradient that is not finite, before the run stops.
+    """
+
+    num_steps: int
+    log_every: int
+    sample_every: int
+    save_every: int
+    batch_size: int
+    accumulate: int
+    max_skipped: int
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something done `every` steps is due at `step`."""
+        return bool(every and step) and (step % every == 0 or step == self.num_steps)
+
+    def until_due(self, step: int) -> int:
+        """Steps from `step` to the next one at which anything is due."""
+        intervals = [every for every in (self.log_every, self.sample_every, self.save_every) if every]
+        return min([self.num_steps - step] + [every - step % every for every in intervals])
+
+
+def compile_steps(
+    train_step: Callable, feed: Feed, seed: int, state_sharding: jax.sharding.Sharding
+) -> Callable[[State, jax.Array, int], tuple[State, dict]]:
+    """Makes (state, given, batches) -> (state, metrics): draws each batch and takes its step, all in one dispatch.
+
+    Several batches are scanned: metrics come stacked. The state is donated, so that its memory is used again.
+    """
+    key = stream(seed, "train")
+
+    def one(state, given):
+        batch = feed.draw(given, state.batch)
+        return train_step(state, batch, jax.random.fold_in(key, state.batch))
+
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=2, out_shardings=(state_sharding, None))
+    def several(state, given, batches):
+        if batches == 1:
+            return one(state, given)
+        return jax.lax.scan(lambda state, _: one(state, given), state, length=batches)
+
+    return several
+
+
+def train(
+    state: State,
+    steps: Callable[[State, jax.Array, int], tuple[State, dict]],
+    given: Iterator[jax.Array],
+    plan: Plan,
+    *,
+    steps_per_dispatch: int,
+    checkpoints: Checkpoints,
+    record: dict,
+    metrics: Metrics,
+    preview: Callable[[int, State], None],
+    progress: Callable[[int, dict], None],
+    interrupted: Callable[[], bool],
+) -> tuple[int, State]:
+    """Trains until plan.num_steps or an interruption; the state at the top of the loop is what a checkpoint holds.
+
+    Args:
+      state: the state to go on from, on the devices.
+      steps: as `compile_steps` makes it.
+      given: what each dispatch is given to draw its batches from.
+      steps_per_dispatch: steps in one dispatch where nothing is due in between.
+      record: what a checkpoint stores beside the state.
+      preview: draws samples at a step.
+      progress: shows the step and its newest figures.
+      interrupted: whether to save and leave.
+    Returns:
+      The last step and its state.
+    Raises:
+      InputError: too many batches in a row were not finite, or a checkpoint could not be written.
+    """
+    step = int(state.batch) // plan.accumulate
+    first, window, since = step, [], time.monotonic()
+    while True:
+        stop = interrupted()
+        # Sample and save before the next batch is drawn: both see state `step` and change nothing in it.
+        paused = time.monotonic()
+        if step > first and plan.due(step, plan.sample_every) and not stop:
+            preview(step, state)
+        if stop or plan.due(step, plan.save_every):
+            checkpoints.save(step, state, record)
+        since += time.monotonic() - paused
+        if stop or step >= plan.num_steps:
+            checkpoints.finish()
+            return step, state
+
+        n = steps_per_dispatch if steps_per_dispatch <= plan.until_due(step) else 1
+        if steps_per_dispatch > 1:
+            state, figures = steps(state, next(given), n * plan.accumulate)
+            window.append(figures)
+        else:
+            for _ in range(plan.accumulate):
+                state, figures = steps(state, next(given), 1)
+                window.append(figures)
+        step += n
+        jax.block_until_ready(window[-2:][0])  # run at most one dispatch ahead, so that an interruption is soon heeded
+
+        if plan.due(step, plan.log_every):
+            window = jax.device_get(window)
+            batches = sum(np.size(figures["loss"]) for figures in window)
+            rate = batches * plan.batch_size / (time.monotonic() - since)
+            figures = average(window) | {"images_per_second": rate}
+            metrics.scalars(step, figures)
+            progress(step, figures)
+            _check_skipped(int(np.ravel(window[-1]["skipped"])[-1]), step, plan)
+            window, since = [], time.monotonic()
+        else:
+            progress(step, {})
+
+
+def _check_skipped(in_a_row: int, step: int, plan: Plan) -> None:
+    if in_a_row >= plan.max_skipped:
+        first = step - -(-in_a_row // plan.accumulate)
+        raise InputError(
+            f"loss or gradient was not finite for {in_a_row} batches in a row, steps {first + 1} to {step}; they were "
+            "skipped and parameters, EMA and checkpoints are as before. Lower optimizer.learning_rate or "
+            "optimizer.clip_norm, look at the data, or use float32 instead of bfloat16; then run the same command."
+        )

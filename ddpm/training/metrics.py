@@ -1,0 +1,72 @@
+"""Figures of training: averaged over a window of steps, then to metrics.jsonl and TensorBoard."""
+
+import json
+import pathlib
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+def average(window: list[dict]) -> dict[str, float]:
+    """Figures of a window of batches; skipped ones count only as skipped.
+
+    `window` holds what the compiled step returned, each value of shape [...] or [batches, ...].
+    """
+    stacked = {k: np.concatenate([np.atleast_1d(m[k]).reshape(-1, *_item_shape(k)) for m in window]) for k in window[0]}
+    finite = stacked["finite"]
+    figures = {"skipped": int((~finite).sum())}
+    if finite.any():
+        figures["loss"] = float(stacked["loss"][finite].mean())
+        figures["grad_norm"] = float(stacked["grad_norm"][finite].mean())
+        total, count = (stacked[name][finite].sum(axis=0) for name in ("quarter_loss", "quarter_count"))
+        figures |= {f"loss_t_quarter_{i + 1}": float(total[i] / count[i]) for i in range(4) if count[i]}
+    return figures
+
+
+def _item_shape(name: str) -> tuple[int, ...]:
+    return (4,) if name.startswith("quarter") else ()
+
+
+class Metrics:
+    """Writes figures by step to workdir/metrics.jsonl, one JSON object a line, and to TensorBoard.
+
+    Args:
+      step: the step the run goes on from; what an interrupted run wrote beyond it is dropped.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int):
+        self.path = workdir / "metrics.jsonl"
+        kept = "".join(json.dumps(row) + "\n" for row in read(workdir) if row["step"] <= step)
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(kept)
+        fresh.replace(self.path)  # at no moment is there less than a whole file
+        self._lines = self.path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, figures: dict[str, float]) -> None:
+        """Writes the figures of a step."""
+        self._lines.write(json.dumps({"step": step} | figures) + "\n")
+        self._lines.flush()
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Shows uint8 pixels [height, width, channels] in TensorBoard."""
+        self._board.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._lines.close()
+        self._board.close()
+
+
+def read(workdir: pathlib.Path) -> list[dict]:
+    """The rows of workdir/metrics.jsonl; none if there is no file; a last line cut short by a crash is passed over."""
+    path = workdir / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows

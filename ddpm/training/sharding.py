@@ -1,0 +1,28 @@
+"""Placement over devices: one mesh axis, the batch split over it, the state a copy on each."""
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ddpm.errors import InputError
+
+
+def data_mesh() -> Mesh:
+    """A mesh of all devices with the one axis 'data'."""
+    # Auto axes: the compiler places what is in between; Explicit, the default, refuses parameters split over 'data'.
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The first dimension split over all devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on each device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_divisible(name: str, size: int, mesh: Mesh) -> None:
+    """Raises InputError when `size` examples do not split evenly over the devices."""
+    if size % mesh.size:
+        raise InputError(f"{name} = {size} does not split evenly over {mesh.size} devices: use a multiple of {mesh.size}.")

@@ -1,0 +1,34 @@
+"""What a run has to remember."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddpm.shapes import Array, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """The training state: everything a checkpoint holds. No random key: keys are functions of seed and batch number.
+
+    batch: number of batches seen, skipped ones included (an optimizer update takes `accumulate` batches).
+    params, ema_params: parameters and their exponential moving average, which sampling and evaluation use.
+    opt_state: of optax.
+    skipped: batches skipped in a row, up to now, because their loss or gradient was not finite.
+    """
+
+    batch: Int[Array, ""]
+    params: Any
+    ema_params: Any
+    opt_state: Any
+    skipped: Int[Array, ""]
+
+
+def init_state(params: Any, tx: optax.GradientTransformation) -> State:
+    """The state before the first batch; ema_params start as a copy of params."""
+    zero = jnp.zeros((), jnp.int32)
+    return State(zero, params, jax.tree.map(jnp.copy, params), tx.init(params), zero)

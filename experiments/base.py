@@ -1,0 +1,83 @@
+"""Every key of an experiment, with its default: DDPM on CIFAR-10 where nothing else is said.
+
+A section with a `name` picks a public function or class by that name; its options stand in the sub-section of that name,
+so that `--config.sampler.name=ddim --config.sampler.ddim.eta=0.5` says all there is to say.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults."""
+    return ConfigDict(
+        dict(
+            seed=0,  # of parameters, batches, noise and dropout
+            data=dict(
+                name="digits",  # a file of ddpm/data: digits, tfds, folder, npz
+                flip=False,  # mirror images left to right at random
+                resident_bytes=2**30,  # a larger set streams from disk instead of living on the devices
+                digits=dict(split="train"),
+                tfds=dict(
+                    dataset="cifar10",
+                    split="train",
+                    data_dir="~/tensorflow_datasets",
+                    size=0,  # resize and centre-crop to so many pixels; 0 where all images are of one size
+                ),
+                folder=dict(path="", size=64, channels=3),
+                npz=dict(path="", array="arr_0"),
+            ),
+            schedule=dict(
+                name="linear",  # a function of ddpm/diffusion/schedules.py: linear, cosine
+                T=1000,  # noise levels
+                linear=dict(beta_1=1e-4, beta_T=0.02),
+                cosine=dict(s=0.008, beta_max=0.999),
+            ),
+            model=dict(
+                name="unet",  # a file of ddpm/models
+                unet=dict(
+                    channels=128,  # features at full resolution
+                    channel_mult=(1, 2, 2, 2),  # features of each level, relative to `channels`
+                    num_res_blocks=2,  # a level
+                    attention_resolutions=(16,),  # heights of feature maps with attention
+                    num_heads=1,
+                    dropout=0.1,
+                    scale_shift=False,  # adaptive group norm instead of adding the time embedding
+                    dtype="float32",  # of activations; bfloat16 is faster on accelerators
+                    remat=False,  # recompute activations in the backward pass: less memory, more time
+                ),
+            ),
+            optimizer=dict(
+                name="adam",  # a function of optax
+                learning_rate=2e-4,
+                warmup_steps=5000,  # of linear growth from 0
+                clip_norm=1.0,  # global norm of the gradient
+                accumulate=1,  # batches an update
+                adam=dict(b1=0.9, b2=0.999, eps=1e-8),
+                adamw=dict(b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4),
+            ),
+            ema=dict(
+                decay=0.9999,
+                warmup=False,  # min(decay, (1 + n) / (10 + n)) after n updates: for short runs
+            ),
+            training=dict(
+                batch_size=128,  # over all devices
+                num_steps=800_000,  # optimizer updates
+                steps_per_dispatch=0,  # steps compiled into one; 0 chooses: 1 on CPU, 10 on accelerators
+                log_every=100,
+                sample_every=10_000,  # 64 images of fixed seeds; 0 for never
+                save_every=5_000,
+                keep=2,  # newest checkpoints kept
+                keep_every=0,  # keep also multiples of this; 0 for none
+                max_skipped=20,  # batches in a row without a finite loss before the run stops
+            ),
+            sampler=dict(
+                name="ancestral",  # a file of ddpm/sampling: ancestral, ddim
+                num_steps=1000,  # 1..T
+                batch_size=64,  # images drawn at once, over all devices
+                clip=True,  # clip x0_hat to [-1, 1]
+                ancestral=dict(variance="beta"),  # or posterior
+                ddim=dict(eta=0.0),
+            ),
+            evaluation=dict(num_samples=500, num_reference=1000),
+        )
+    )
