@@ -69,7 +69,11 @@ def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
     for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
         if only in (None, file.name) and module.__name__.startswith("ddpm."):
             inside = importlib.import_module(f"{module.__name__}.{file.name}")
-            found |= {file.name: value for name, value in vars(inside).items() if name.lower() == file.name and callable(value)}
+            found |= {
+                file.name: value
+                for name, value in vars(inside).items()
+                if name.lower() == file.name and callable(value)
+            }
     return found
 
 

@@ -50,7 +50,10 @@ def _run() -> int:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     verbosity = flags.FLAGS["verbosity"]
-    verbosity.value, verbosity.using_default_value = -1, False  # warnings: Orbax says fifty lines a checkpoint at level info
+    verbosity.value, verbosity.using_default_value = (
+        -1,
+        False,
+    )  # warnings: Orbax says fifty lines a checkpoint at level info
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, ImportError) as error:

@@ -39,7 +39,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     samples = build.batched_sampler(config, facts.shape, mesh)
     init = jax.jit(lambda key: init_state(net.init(key), tx), out_shardings=replicated)
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), jax.eval_shape(init, build.init_key(config))
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+        jax.eval_shape(init, build.init_key(config)),
     )
     feed = build.batches(config, images, split=split, replicated=replicated)
     steps = loop.compile_steps(build.train_step(config, net, tx), feed, config.seed, replicated)
@@ -53,7 +54,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         size = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
         print(f"data   {config.data.name}: {facts.count} images of {height} x {width} x {channels}")
         print(f"model  {config.model.name}: {size:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
-        print(f"run    {workdir}: {'resumed at' if first else 'starts at'} step {first} of {config.training.num_steps}", flush=True)
+        print(
+            f"run    {workdir}: {'resumed at' if first else 'starts at'} step {first} of {config.training.num_steps}",
+            flush=True,
+        )
 
         def preview(step: int, state: State) -> None:
             sheet = pictures.grid(samples(state.ema_params, PREVIEW_IMAGES, seed=PREVIEW_SEED))
@@ -85,7 +89,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         path = samples.path(state.ema_params, PREVIEW_PATHS, seed=PREVIEW_SEED)
         pictures.save_png(workdir / "samples" / "path.png", pictures.strip(path))
         pictures.save_gif(workdir / "samples" / "path.gif", path)
-        print(f"samples   {workdir}/samples/{step:08d}.png (step {step}, EMA), path.png and path.gif (from noise to image)")
+        print(
+            f"samples   {workdir}/samples/{step:08d}.png (step {step}, EMA), path.png and path.gif (from noise to image)"
+        )
     print(f"notebook  import ddpm; run = ddpm.load('{workdir}'); run.sample(16)")
     return 0
 
@@ -112,16 +118,28 @@ def evaluate(config: ConfigDict | None, workdir: pathlib.Path, *, seed: int, acc
     if min(len(real), len(generated)) <= real.shape[1]:
         logging.warning(
             "%d and %d images give no covariance of %d pixels: do not trust the Frechet distance; raise "
-            "evaluation.num_samples and num_reference", len(real), len(generated), real.shape[1],
+            "evaluation.num_samples and num_reference",
+            len(real),
+            len(generated),
+            real.shape[1],
         )
     precision, recall = precision_recall(real, generated)
     figures = {"precision": precision, "recall": recall, "frechet_distance": frechet_distance(real, generated)}
     rule = {
-        "features": "pixels in [0, 1]", "num_samples": len(generated), "num_reference": len(real), "step": run.step,
-        "params": "EMA", "sampler": choice.name, "num_steps": choice.num_steps, "nfe": run.sampler().nfe, "seed": seed,
+        "features": "pixels in [0, 1]",
+        "num_samples": len(generated),
+        "num_reference": len(real),
+        "step": run.step,
+        "params": "EMA",
+        "sampler": choice.name,
+        "num_steps": choice.num_steps,
+        "nfe": run.sampler().nfe,
+        "seed": seed,
     }
     (workdir / "evaluation.json").write_text(json.dumps(figures | rule, indent=1) + "\n")
-    print(f"{len(generated)} samples (step {run.step}, EMA, {choice.name}, {rule['nfe']} network evaluations) against {len(real)} real images, by pixels")
+    print(
+        f"{len(generated)} samples (step {run.step}, EMA, {choice.name}, {rule['nfe']} network evaluations) against {len(real)} real images, by pixels"
+    )
     for name, value in figures.items():
         print(f"{name:17s} {value:.3f}")
     print(f"written to {workdir}/evaluation.json")

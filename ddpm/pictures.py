@@ -47,7 +47,11 @@ def save_loss_curve(file: pathlib.Path, rows: list[dict]) -> None:
     axes = figure.subplots()
     lines = {"loss": "all t"} | {f"loss_t_quarter_{i}": f"t in quarter {i} of 1..T" for i in range(1, 5)}
     for key, label in lines.items():
-        steps, losses = zip(*[(r["step"], r[key]) for r in rows if key in r], strict=True) if any(key in r for r in rows) else ((), ())
+        steps, losses = (
+            zip(*[(r["step"], r[key]) for r in rows if key in r], strict=True)
+            if any(key in r for r in rows)
+            else ((), ())
+        )
         axes.plot(steps, losses, label=label, color="black" if key == "loss" else None, lw=2 if key == "loss" else 1)
     axes.set(xlabel="step", ylabel="L_simple", yscale="log")
     axes.grid(alpha=0.3, which="both")

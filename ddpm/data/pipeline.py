@@ -1,5 +1,6 @@
 """From a data set to training batches. A batch is a pure function of (seed, number of the batch)."""
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from ddpm.data.dataset import Dataset
 from ddpm.rng import per_index, stream
-from ddpm.shapes import Array, Int, Key, Pixels, UInt8
+from ddpm.shapes import Array, Int, Key, Pixels, UInt8, UInt32
 
 
 class Feed(NamedTuple):
@@ -79,13 +80,30 @@ def in_memory(dataset: Dataset) -> np.ndarray:
         return np.stack(list(threads.map(dataset.images.__getitem__, range(len(dataset.images)))))
 
 
-def shuffled_indices(key: Key, n: Int[Array, ""], batch_size: int, count: int) -> Int[Array, "batch_size"]:
+def shuffled_indices(key: Key, n: Int[Array, ""], batch_size: int, count: int) -> UInt32[Array, "batch_size"]:
     """Which images batch n holds, when each epoch is a fresh permutation of all `count` and batches may span epochs."""
-    position = n * batch_size + jnp.arange(batch_size)
-    first_epoch = n * batch_size // count
-    epochs = first_epoch + jnp.arange((batch_size - 2) // count + 2)  # as many as a batch can touch
-    orders = jax.vmap(lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), count))(epochs)
-    return orders[position // count - first_epoch, position % count]
+    position = n.astype(jnp.uint32) * batch_size + jnp.arange(batch_size, dtype=jnp.uint32)
+    return jax.vmap(permuted, in_axes=(0, 0, None))(per_index(key, position // count), position % count, count)
+
+
+def permuted(key: Key, i: UInt32[Array, ""], count: int) -> UInt32[Array, ""]:
+    """Where a pseudo-random permutation of 0..count-1 sends i, at a cost that does not grow with `count`.
+
+    A Feistel network permutes the next larger power of 4; what falls outside is sent on until it is inside.
+
+    Luby and Rackoff 1988; Black and Rogaway 2002, section 4 (cycle walking).
+    """
+    bits = math.ceil(math.log2(max(count, 2)) / 2)  # of half a word
+    mask = jnp.uint32(2**bits - 1)
+
+    def network(x):
+        left, right = x >> bits, x & mask
+        for turn in range(6):
+            round_key = jax.random.fold_in(jax.random.fold_in(key, turn), right)
+            left, right = right, left ^ (jax.random.bits(round_key, dtype=jnp.uint32) & mask)
+        return left << bits | right
+
+    return jax.lax.while_loop(lambda x: x >= count, network, network(i))
 
 
 def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int) -> Iterator[np.ndarray]:

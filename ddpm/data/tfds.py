@@ -1,5 +1,6 @@
 """Any image set of TensorFlow Datasets, read without TensorFlow from its array_record form."""
 
+import pathlib
 import socket
 from collections.abc import Sequence
 from urllib.parse import urlparse
@@ -15,7 +16,7 @@ from ddpm.errors import InputError, unknown_name
 class Records(Sequence):
     """Records of a TFDS data source, decoded when asked."""
 
-    def __init__(self, source, size: int | None):
+    def __init__(self, source, size: int):
         self.source, self.size = source, size
 
     def __len__(self) -> int:
@@ -23,19 +24,19 @@ class Records(Sequence):
 
     def __getitem__(self, i: int) -> np.ndarray:
         image = self.source[i]["image"]
-        if self.size is None:
+        if not self.size:
             return image
         return square(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), self.size, image.shape[-1])
 
 
-def tfds(*, dataset: str, split: str = "train", data_dir: str | None = None, size: int | None = None) -> Dataset:
+def tfds(*, dataset: str, split: str = "train", data_dir: str = "~/tensorflow_datasets", size: int = 0) -> Dataset:
     """A prepared TFDS image set. Nothing is downloaded: `--mode prepare` does that.
 
     Args:
       dataset: its TFDS name, such as 'cifar10'.
       split: a TFDS split, such as 'train' or 'train[:90%]'.
-      data_dir: where sets are prepared; None is TFDS's own default, ~/tensorflow_datasets.
-      size: resize and centre-crop to size x size; needed where the images differ in size.
+      data_dir: where sets are prepared.
+      size: resize and centre-crop to size x size; 0 leaves the images as they are, which must be of one size.
     Raises:
       InputError: an unknown set or split, one without images, one that is not prepared, or one that needs `size`.
     """
@@ -48,7 +49,7 @@ def tfds(*, dataset: str, split: str = "train", data_dir: str | None = None, siz
     feature = builder.info.features.get("image")
     if feature is None:
         raise InputError(f"data set {dataset!r} has no feature 'image', only {', '.join(builder.info.features)}.")
-    if size is None and None in feature.shape:
+    if not size and None in feature.shape:
         raise InputError(f"images of {dataset!r} differ in size: give --config.data.tfds.size, such as 64.")
     if split.split("[")[0] not in builder.info.splits:
         raise unknown_name(f"split of {dataset}", split, builder.info.splits)
@@ -56,7 +57,7 @@ def tfds(*, dataset: str, split: str = "train", data_dir: str | None = None, siz
     return Dataset(Records(builder.as_data_source(split=split), size), tuple(classes))
 
 
-def prepare(*, dataset: str, data_dir: str | None) -> str:
+def prepare(*, dataset: str, data_dir: str) -> str:
     """Downloads a TFDS set and prepares it as array_record; returns a sentence that says where it is.
 
     Raises:
@@ -84,9 +85,10 @@ def prepare(*, dataset: str, data_dir: str | None) -> str:
     return f"{dataset} is prepared in {builder.data_path}"
 
 
-def _builder(dataset: str, data_dir: str | None):
+def _builder(dataset: str, data_dir: str):
     import tensorflow_datasets  # half a second, and GPU images may lack it
 
+    data_dir = pathlib.Path(data_dir).expanduser()
     try:
         return tensorflow_datasets.builder(dataset, data_dir=data_dir, file_format="array_record")
     except tensorflow_datasets.core.DatasetNotFoundError as error:

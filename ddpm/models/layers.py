@@ -28,7 +28,9 @@ def sinusoidal(t: PerExample, channels: int) -> Float[Array, "batch channels"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def conv(features: int, kernel: int = 3, *, stride: int = 1, init=DEFAULT_INIT, dtype=jnp.float32, name: str) -> nn.Conv:
+def conv(
+    features: int, kernel: int = 3, *, stride: int = 1, init=DEFAULT_INIT, dtype=jnp.float32, name: str
+) -> nn.Conv:
     """A convolution with DDPM's initialiser; `stride` 2 pads below and to the right, as TensorFlow's SAME."""
     return nn.Conv(features, (kernel, kernel), strides=stride, padding="SAME", kernel_init=init, dtype=dtype, name=name)
 

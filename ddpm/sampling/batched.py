@@ -72,7 +72,9 @@ class BatchedSampler:
             for keep_path in (False, True)
         }
 
-    def __call__(self, params: Any, num: int, *, seed: int, progress: Callable[[int], None] | None = None) -> np.ndarray:
+    def __call__(
+        self, params: Any, num: int, *, seed: int, progress: Callable[[int], None] | None = None
+    ) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels].
 
         Args:
@@ -87,7 +89,9 @@ class BatchedSampler:
                 smaller = self._batch_size // 2 // self._devices * self._devices
                 if not smaller:
                     raise InputError(f"not even one image a device fits the memory: {error}.") from error
-                logging.warning("%d images at once do not fit the memory (%s): trying %d", self._batch_size, error, smaller)
+                logging.warning(
+                    "%d images at once do not fit the memory (%s): trying %d", self._batch_size, error, smaller
+                )
                 self._batch_size = smaller
                 continue
             batches.append(batch[: num - done])
@@ -104,7 +108,9 @@ class BatchedSampler:
         try:
             return self._batch(params, seed, 0, -(-num // self._devices) * self._devices, keep_path=True)[:, :num]
         except OutOfMemory as error:
-            raise InputError(f"the paths of {num} images do not fit the memory ({error}); ask for fewer images or steps.") from error
+            raise InputError(
+                f"the paths of {num} images do not fit the memory ({error}); ask for fewer images or steps."
+            ) from error
 
     def _batch(self, params, seed, first, size, keep_path=False):
         indices = np.arange(first, first + size, dtype=np.uint32)

@@ -164,7 +164,9 @@ def checksums(tree: Any) -> dict[str, dict]:
     """CRC-32, shape and dtype of each leaf, by its path such as 'params/conv_in/kernel'."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     arrays = {_path(path): np.ascontiguousarray(leaf) for path, leaf in leaves}
-    return {path: _signature(a) | {"crc32": zlib.crc32(a.data.cast("B") if a.size else b"")} for path, a in arrays.items()}
+    return {
+        path: _signature(a) | {"crc32": zlib.crc32(a.data.cast("B") if a.size else b"")} for path, a in arrays.items()
+    }
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,10 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             os._exit(128 + number)
         seen.append(number)
         name = signal.Signals(number).name
-        os.write(2, f"\n{name}: saving and leaving; Ctrl-C {'again ' if number == signal.SIGINT else ''}leaves at once\n".encode())
+        os.write(
+            2,
+            f"\n{name}: saving and leaving; Ctrl-C {'again ' if number == signal.SIGINT else ''}leaves at once\n".encode(),
+        )
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -26,7 +26,11 @@ def optimizer(
     Raises:
       InputError: a value outside its range.
     """
-    for name, value, low in (("learning_rate", learning_rate, 0), ("clip_norm", clip_norm, 0), ("accumulate", accumulate, 0.5)):
+    for name, value, low in (
+        ("learning_rate", learning_rate, 0),
+        ("clip_norm", clip_norm, 0),
+        ("accumulate", accumulate, 0.5),
+    ):
         if not value > low:
             raise InputError(f"{name} = {value} must be {'at least 1' if low else 'positive'}.")
     if warmup_steps < 0:

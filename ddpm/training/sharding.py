@@ -25,4 +25,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def check_divisible(name: str, size: int, mesh: Mesh) -> None:
     """Raises InputError when `size` examples do not split evenly over the devices."""
     if size % mesh.size:
-        raise InputError(f"{name} = {size} does not split evenly over {mesh.size} devices: use a multiple of {mesh.size}.")
+        raise InputError(
+            f"{name} = {size} does not split evenly over {mesh.size} devices: use a multiple of {mesh.size}."
+        )
