@@ -64,16 +64,13 @@ def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
         if callable(value)
         and only in (None, name)
         and not name.startswith("_")
-        and value.__module__.split(".")[0] == module.__name__.split(".")[0]
+        and value.__module__.startswith(module.__name__)
     }
     for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
         if only in (None, file.name) and module.__name__.startswith("ddpm."):
-            inside = importlib.import_module(f"{module.__name__}.{file.name}")
-            found |= {
-                file.name: value
-                for name, value in vars(inside).items()
-                if name.lower() == file.name and callable(value)
-            }
+            inside = vars(importlib.import_module(f"{module.__name__}.{file.name}"))
+            named_after = [value for name, value in inside.items() if name.lower() == file.name and callable(value)]
+            found |= {file.name: value for value in named_after}  # noqa: B035, one at most
     return found
 
 

@@ -4,8 +4,9 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from ddpm.shapes import Array, Float, Key, Keys
+from ddpm.shapes import Key, Keys
 
 
 def stream(seed: int, name: str) -> Key:

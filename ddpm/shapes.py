@@ -7,7 +7,7 @@ from jaxtyping import Key as KeyArray
 Data = Float[Array, "batch *dims"]  # x_0, x_t, eps: any data, images are [batch, height, width, channels]
 Images = Float[Array, "batch height width channels"]
 Pixels = UInt8[Array, "batch height width channels"]
-Time = Int[Array, ""] | Int[Array, "batch"]  # one time for all, or one per example
+Time = int | Int[Array, ""] | Int[Array, "batch"]  # one time for all, or one per example
 PerTime = Float[Array, ""] | Float[Array, "batch"]  # a coefficient at a Time
 PerExample = Float[Array, "batch"]
 Key = KeyArray[Array, ""]

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, UInt8, UInt32
 
 from ddpm.data.dataset import Dataset
 from ddpm.rng import per_index, stream
-from ddpm.shapes import Array, Int, Key, Pixels, UInt8, UInt32
+from ddpm.shapes import Key, Pixels
 
 
 class Feed(NamedTuple):

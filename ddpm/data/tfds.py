@@ -1,7 +1,9 @@
 """Any image set of TensorFlow Datasets, read without TensorFlow from its array_record form."""
 
 import pathlib
+import re
 import socket
+import urllib.request
 from collections.abc import Sequence
 from urllib.parse import urlparse
 
@@ -12,21 +14,30 @@ from ddpm.data.crop import square
 from ddpm.data.dataset import Dataset
 from ddpm.errors import InputError, unknown_name
 
+PORTS = {"http": 80, "ftp": 21, "https": 443}
+
 
 class Records(Sequence):
     """Records of a TFDS data source, decoded when asked."""
 
-    def __init__(self, source, size: int):
-        self.source, self.size = source, size
+    def __init__(self, source, size: int, path):
+        self.source, self.size, self.path = source, size, path
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, i: int) -> np.ndarray:
-        image = self.source[i]["image"]
+        try:
+            image = self.source[i]["image"]
+        except (RuntimeError, OSError) as error:  # RuntimeError is array_record's
+            raise InputError(
+                f"record {i} in {self.path} cannot be read ({_line(error)}). Remove that folder and run the same "
+                "command with --mode prepare."
+            ) from error
         if not self.size:
             return image
-        return square(Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image), self.size, image.shape[-1])
+        grey = image.shape[-1] == 1
+        return square(Image.fromarray(image.squeeze(-1) if grey else image), self.size, 1 if grey else 3)
 
 
 def tfds(*, dataset: str, split: str = "train", data_dir: str = "~/tensorflow_datasets", size: int = 0) -> Dataset:
@@ -40,56 +51,108 @@ def tfds(*, dataset: str, split: str = "train", data_dir: str = "~/tensorflow_da
     Raises:
       InputError: an unknown set or split, one without images, one that is not prepared, or one that needs `size`.
     """
+    if size < 0:
+        raise InputError(
+            f"size = {size}: --config.data.tfds.size must be at least 1, or 0 to leave the images as they are."
+        )
     builder = _builder(dataset, data_dir)
-    if not builder.is_prepared():
+    if not _is_prepared(builder):
         raise InputError(
             f"data set {dataset!r} is not prepared in {builder.data_path}. "
             "Run the same command with --mode prepare, or give --config.data.tfds.data_dir."
         )
-    feature = builder.info.features.get("image")
-    if feature is None:
-        raise InputError(f"data set {dataset!r} has no feature 'image', only {', '.join(builder.info.features)}.")
-    if not size and None in feature.shape:
+    features, splits = builder.info.features, builder.info.splits
+    if "image" not in features:
+        raise InputError(f"data set {dataset!r} has no feature 'image', only {', '.join(features)}.")
+    image = features["image"]
+    if image.np_dtype != np.uint8 or len(image.shape) != 3:
+        raise InputError(f"feature 'image' of {dataset!r} is {image}; it must be uint8 [height, width, channels].")
+    if not size and None in image.shape:
         raise InputError(f"images of {dataset!r} differ in size: give --config.data.tfds.size, such as 64.")
-    if split.split("[")[0] not in builder.info.splits:
-        raise unknown_name(f"split of {dataset}", split, builder.info.splits)
-    classes = getattr(builder.info.features.get("label"), "names", ())
-    return Dataset(Records(builder.as_data_source(split=split), size), tuple(classes))
+    for part in split.split("+"):
+        if part.split("[")[0] not in (*splits, "all"):
+            raise unknown_name(f"split of {dataset}", part, splits)
+    try:
+        source = builder.as_data_source(split=split)
+        len(source)  # negative for train[5:3]
+    except ValueError as error:
+        counts = ", ".join(f"{name} {info.num_examples}" for name, info in splits.items())
+        raise InputError(
+            f"split {split!r} of {dataset} is empty or malformed ({_line(error)}). "
+            f"Write it like 'train[:90%]'; images: {counts}."
+        ) from error
+    classes = features["label"].names if "label" in features and hasattr(features["label"], "names") else ()
+    return Dataset(Records(source, size, builder.data_path), tuple(classes))
 
 
 def prepare(*, dataset: str, data_dir: str) -> str:
     """Downloads a TFDS set and prepares it as array_record; returns a sentence that says where it is.
 
     Raises:
-      InputError: an unknown set, no connection to its host, or no TensorFlow, which many sets need to be prepared.
+      InputError: an unknown set, no connection to its hosts, no TensorFlow, which many sets need to be prepared, or
+        whatever else TFDS stumbles over.
     """
     builder = _builder(dataset, data_dir)
-    if builder.is_prepared():
+    if _is_prepared(builder):
         return f"{dataset} is prepared in {builder.data_path}"
-    # TFDS retries for over three minutes when offline; five seconds are enough to know.
-    for host in sorted({urlparse(url).hostname for url in builder.url_infos}):
-        try:
-            socket.create_connection((host, 443), timeout=5).close()
-        except OSError as error:
-            raise InputError(
-                f"{dataset} is downloaded from {host}, which cannot be reached ({error}). Connect, or copy a prepared "
-                f"set to {builder.data_path}."
-            ) from error
+    _check_online(dataset, builder)
     try:
-        builder.download_and_prepare()
-    except ImportError as error:
-        raise InputError(
-            f"TFDS needs TensorFlow to prepare {dataset}: pip install 'ddpm[prepare]' ({error}). "
-            "Training does not need it, so another environment may prepare the set."
-        ) from error
+        builder.download_and_prepare(file_format="array_record")
+    except Exception as error:  # each of the hundreds of sets has its own
+        if isinstance(error, ImportError) and "tensorflow" in str(error):
+            raise InputError(
+                f"TFDS needs TensorFlow to prepare {dataset}: pip install 'ddpm[prepare]' ({error}). "
+                "Training does not need it, so another environment may prepare the set."
+            ) from error
+        raise InputError(f"TFDS could not prepare {dataset}: {type(error).__name__}: {_line(error)}") from error
     return f"{dataset} is prepared in {builder.data_path}"
 
 
 def _builder(dataset: str, data_dir: str):
     import tensorflow_datasets  # half a second, and GPU images may lack it
 
-    data_dir = pathlib.Path(data_dir).expanduser()
+    root = pathlib.Path(data_dir).expanduser()
+    name = re.split("[/:]", dataset)[0]
+    known = tensorflow_datasets.list_builders(
+        with_community_datasets=False
+    )  # the others ask the network and TensorFlow
+    if name not in known and not (name and (root / name).is_dir()):
+        raise unknown_name("TFDS data set", dataset, known)
     try:
-        return tensorflow_datasets.builder(dataset, data_dir=data_dir, file_format="array_record")
-    except tensorflow_datasets.core.DatasetNotFoundError as error:
-        raise unknown_name("TFDS data set", dataset, tensorflow_datasets.list_builders()) from error
+        return tensorflow_datasets.builder(dataset, data_dir=root)
+    except Exception as error:  # of many kinds, for a wrong config or version or a broken file
+        raise InputError(f"TFDS cannot open {dataset!r} in {root}: {_line(error)}") from error
+
+
+def _is_prepared(builder) -> bool:
+    if not builder.data_path.exists():
+        return False
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if not builder.is_prepared() or "array_record" not in formats:
+        found = f"a set in the format {', '.join(sorted(formats))}" if builder.is_prepared() else "no complete set"
+        raise InputError(
+            f"{builder.data_path} holds {found}, not one in array_record. Remove that folder or choose another "
+            "--config.data.tfds.data_dir, and run the same command with --mode prepare."
+        )
+    return True
+
+
+def _check_online(dataset: str, builder) -> None:
+    # TFDS retries for over three minutes when offline; five seconds are enough to know.
+    urls = [url for url in map(urlparse, builder.url_infos or ()) if url.hostname]
+    addresses = sorted({(url.hostname, url.port or PORTS[url.scheme]) for url in urls})
+    if not addresses or urllib.request.getproxies():
+        return None
+    for address in addresses:  # some are of old versions, so one that answers is enough
+        try:
+            return socket.create_connection(address, timeout=5).close()
+        except OSError as problem:
+            error = problem
+    raise InputError(
+        f"{dataset} is downloaded from {', '.join(host for host, _ in addresses)}, which cannot be reached ({error}). "
+        f"Connect, or copy a prepared set to {builder.data_path}."
+    ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

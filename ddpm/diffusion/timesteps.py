@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
-from ddpm.shapes import Array, Int, Keys
+from ddpm.shapes import Keys
 
 
 def uniform(keys: Keys, T: int) -> Int[Array, "batch"]:

@@ -5,15 +5,18 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Real
 
-from ddpm.shapes import Array, Float, Images, PerExample
+from ddpm.shapes import Images
+
+Features = Float[Array, "batch height width features"]
 
 # DDPM's initialisers: uniform of variance 1 / fan_avg; zero where a branch is to start as nothing.
 DEFAULT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ZERO_INIT = nn.initializers.zeros_init()
 
 
-def sinusoidal(t: PerExample, channels: int) -> Float[Array, "batch channels"]:
+def sinusoidal(t: Real[Array, "batch"], channels: int) -> Float[Array, "batch channels"]:
     """The sinusoidal embedding of a time: [sin(t w_0), ..., cos(t w_0), ...], w_i = 10000^(-i / (channels / 2 - 1)).
 
     Args:
@@ -36,11 +39,13 @@ def conv(
 
 
 def group_norm(channels: int, *, name: str) -> nn.GroupNorm:
-    """GroupNorm in float32 with 32 groups, or as many as divide the channels.
+    """GroupNorm in float32 with 32 groups, or the most that divide the channels and leave 4 of them to a group.
 
+    With one channel a group, the norm would take away what `h + time` adds to each channel.
     The variance is taken in two passes: E[x^2] - E[x]^2 loses 3 digits on features with a large mean.
     """
-    return nn.GroupNorm(math.gcd(32, channels), epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, name=name)
+    groups = max(g for g in range(1, 33) if channels % g == 0 and (channels >= 4 * g or g == 1))
+    return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, name=name)
 
 
 class ResidualBlock(nn.Module):
@@ -57,7 +62,7 @@ class ResidualBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Images, time: Float[Array, "batch width"], train: bool) -> Images:
+    def __call__(self, x: Images, time: Float[Array, "batch embedding"], train: bool) -> Features:
         channels = x.shape[-1]
         h = nn.silu(group_norm(channels, name="norm_1")(x))
         h = conv(self.features, dtype=self.dtype, name="conv_1")(h)
@@ -105,7 +110,7 @@ class Downsample(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> Float[Array, "batch half_height half_width channels"]:
         return conv(x.shape[-1], stride=2, dtype=self.dtype, name="conv")(x)
 
 
@@ -115,6 +120,6 @@ class Upsample(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Images) -> Images:
+    def __call__(self, x: Images) -> Float[Array, "batch double_height double_width channels"]:
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         return conv(x.shape[-1], dtype=self.dtype, name="conv")(x)

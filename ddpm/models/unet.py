@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from ddpm.errors import InputError
 from ddpm.models.layers import (
     DEFAULT_INIT,
     ZERO_INIT,
     Downsample,
+    Features,
     ResidualBlock,
     SelfAttention,
     Upsample,
@@ -17,7 +19,7 @@ from ddpm.models.layers import (
     group_norm,
     sinusoidal,
 )
-from ddpm.shapes import Array, Images, Int
+from ddpm.shapes import Images
 
 
 class UNet(nn.Module):
@@ -52,7 +54,7 @@ class UNet(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: Images, t: Int[Array, "batch"], *, train: bool = False) -> Images:
+    def __call__(self, x: Images, t: Int[Array, "batch"], *, train: bool = False) -> Features:
         self._check(x.shape[1], x.shape[2])
         dtype = jnp.dtype(self.dtype)
         residual, attention = ResidualBlock, SelfAttention

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal
 from ddpm.sampling.denoise import Denoiser
-from ddpm.shapes import Array, Data, Float, Int, Keys
+from ddpm.shapes import Data, Keys
 
 
 class Sampler(NamedTuple):

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-
-from ddpm.shapes import Array, Int
+from jaxtyping import Array, Int
 
 
 @jax.tree_util.register_dataclass
