@@ -69,8 +69,9 @@ def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
     for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
         if only in (None, file.name) and module.__name__.startswith("ddpm."):
             inside = vars(importlib.import_module(f"{module.__name__}.{file.name}"))
-            named_after = [value for name, value in inside.items() if name.lower() == file.name and callable(value)]
-            found |= {file.name: value for value in named_after}  # noqa: B035, one at most
+            found |= {
+                name.lower(): value for name, value in inside.items() if name.lower() == file.name and callable(value)
+            }
     return found
 
 

@@ -79,6 +79,7 @@ def test_attention_is_where_it_is_asked():
 def test_attention_is_softmax_of_q_k_times_v(num_heads):
     layer, x = SelfAttention(num_heads, jnp.dtype("float32")), image(2, 2, 3, 8)
     params = jax.tree.map(lambda p: image(*p.shape), layer.init(jax.random.key(0), x))["params"]
+    params = jax.tree.map(np.asarray, params)
     h = np.asarray(x, np.float64).reshape(2, 6, 2, 4)  # 8 channels are 2 groups
     h = (h - h.mean(axis=(1, 3), keepdims=True)) / np.sqrt(h.var(axis=(1, 3), keepdims=True) + 1e-6)
     h = h.reshape(2, 6, 8) * params["norm"]["scale"] + params["norm"]["bias"]
@@ -87,7 +88,9 @@ def test_attention_is_softmax_of_q_k_times_v(num_heads):
     )
     weights = scipy.special.softmax(np.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(8 / num_heads), axis=-1)
     h = np.einsum("bhij,bjhd->bihd", weights, v).reshape(2, 6, 8) @ params["out"]["kernel"] + params["out"]["bias"]
-    np.testing.assert_allclose(layer.apply({"params": params}, x), x + h.reshape(x.shape), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        layer.apply({"params": params}, x), np.asarray(x) + h.reshape(x.shape), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (192, 32), (96, 24), (24, 6), (8, 2), (3, 1)])

@@ -28,7 +28,7 @@ class Dataset:
       InputError: no images, or images that are not uint8 of three dimensions.
     """
 
-    images: Sequence[np.ndarray]
+    images: Sequence[np.ndarray] | np.ndarray
     classes: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -11,6 +11,8 @@ from ddpm.data.crop import square
 from ddpm.data.dataset import Dataset
 from ddpm.errors import InputError
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff")
+
 
 class ImageFiles(Sequence):
     """Image files, read and cut to squares when asked."""
@@ -22,11 +24,12 @@ class ImageFiles(Sequence):
         return len(self.paths)
 
     def __getitem__(self, i: int) -> np.ndarray:
+        path = self.paths[i]
         try:
-            with Image.open(self.paths[i]) as image:
+            with Image.open(path) as image:
                 return square(image, self.size, self.channels)
-        except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG
-            raise InputError(f"{self.paths[i]} cannot be read as an image ({error}). Mend or remove it.") from error
+        except Exception as error:
+            raise _unreadable(path, error) from error
 
 
 def folder(*, path: str, size: int, channels: int = 3) -> Dataset:
@@ -39,17 +42,18 @@ def folder(*, path: str, size: int, channels: int = 3) -> Dataset:
     Raises:
       InputError: no such folder, no image in it, a file that is no image, or a size that is none.
     """
-    root = pathlib.Path(path)
+    root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise InputError(f"no folder {path!r}: give the folder of images with --config.data.folder.path=FOLDER.")
     if size < 1 or channels not in (1, 3):
         raise InputError(
             f"size = {size}, channels = {channels}: size must be at least 1 (--config.data.folder.size=64), channels 1 or 3."
         )
-    suffixes = Image.registered_extensions()
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
-        raise InputError(f"no image below {path!r}: looked for {', '.join(sorted(suffixes)[:6])} and others PIL reads.")
+        raise InputError(
+            f"no image below {path!r}, only {', '.join(SUFFIXES)} count: give --config.data.folder.path=FOLDER."
+        )
     with ThreadPoolExecutor() as threads:
         list(threads.map(_read_header, paths))
     classes = sorted({p.relative_to(root).parts[0] for p in paths if p.parent != root})
@@ -59,5 +63,10 @@ def folder(*, path: str, size: int, channels: int = 3) -> Dataset:
 def _read_header(path: pathlib.Path) -> None:
     try:
         Image.open(path).close()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as an image ({error}). Mend or remove it.") from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> InputError:
+    # PIL's decoders raise OSError, ValueError, SyntaxError, RuntimeError, DecompressionBombError, ...
+    return InputError(f"{path} cannot be read as an image ({error}). Mend or remove it.")

@@ -1,9 +1,9 @@
 """Images from a NumPy .npz file."""
 
 import pathlib
-import zipfile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from ddpm.data.dataset import Dataset
 from ddpm.errors import InputError, unknown_name
@@ -18,13 +18,22 @@ def npz(*, path: str, array: str = "arr_0") -> Dataset:
     Raises:
       InputError: no such file or array, or no uint8 images in it.
     """
-    if not pathlib.Path(path).is_file():
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
         raise InputError(f"no file {path!r}: give the .npz file with --config.data.npz.path=FILE.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if array not in arrays.files:
-                raise unknown_name(f"array in {path} (--config.data.npz.array)", array, arrays.files)
-            images = arrays[array]
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path} cannot be read as a .npz file of images: {error}.") from error
+        with NpzFile(file, allow_pickle=False) as arrays:
+            names = arrays.files
+            images = np.asarray(arrays[array]) if array in names else None
+    except Exception as error:  # of many kinds: zipfile's, zlib's, NumPy's, tokenize's
+        raise InputError(
+            f"{path} cannot be read as a .npz file of images ({error}). Write or copy it again."
+        ) from error
+    if images is None:
+        raise unknown_name(f"array in {path} (--config.data.npz.array)", array, names)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise InputError(
+            f"array {array!r} of {path} is {images.dtype} of shape {images.shape}; images must be uint8 in 0..255, "
+            "[count, height, width] or [count, height, width, channels]."
+        )
     return Dataset(images[..., None] if images.ndim == 3 else images)

@@ -27,6 +27,8 @@ class Records(Sequence):
         return len(self.source)
 
     def __getitem__(self, i: int) -> np.ndarray:
+        if not 0 <= i < len(self):
+            raise IndexError(i)  # ends `for image in images`
         try:
             image = self.source[i]["image"]
         except (RuntimeError, OSError) as error:  # RuntimeError is array_record's

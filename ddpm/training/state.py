@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
 
 
 @jax.tree_util.register_dataclass
@@ -14,17 +13,17 @@ from jaxtyping import Array, Int
 class State:
     """The training state: everything a checkpoint holds. No random key: keys are functions of seed and batch number.
 
-    batch: number of batches seen, skipped ones included (an optimizer update takes `accumulate` batches).
+    batch: int32, batches seen, skipped ones included (an optimizer update takes `accumulate` batches).
     params, ema_params: parameters and their exponential moving average, which sampling and evaluation use.
     opt_state: of optax.
-    skipped: batches skipped in a row, up to now, because their loss or gradient was not finite.
+    skipped: int32, batches skipped in a row, up to now, because their loss or gradient was not finite.
     """
 
-    batch: Int[Array, ""]
+    batch: Any
     params: Any
     ema_params: Any
     opt_state: Any
-    skipped: Int[Array, ""]
+    skipped: Any
 
 
 def init_state(params: Any, tx: optax.GradientTransformation) -> State:

@@ -1,0 +1,209 @@
+import json
+import os
+import pathlib
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddpm.errors import InputError
+from ddpm.training import checkpoint, sharding
+from ddpm.training.checkpoint import Checkpoints
+from ddpm.training.state import init_state
+
+
+def state_of(value, size=64):
+    params = {"layer": {"kernel": jnp.full((size, 8), float(value)), "bias": jnp.arange(8.0)}}
+    return init_state(params, optax.adam(1e-3))
+
+
+def abstract(state, sharded=None):
+    sharded = sharded or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded), state)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(vars(a)), jax.device_get(vars(b)))
+
+
+def written(workdir, steps=(1, 2), size=64):
+    checkpoints = Checkpoints(workdir, keep=3, keep_every=0)
+    for step in steps:
+        checkpoints.save(step, state_of(step, size), {"config": {"seed": step}, "facts": {"count": 3}})
+    checkpoints.finish()
+    return workdir / "checkpoints"
+
+
+def restored(workdir, size=64):
+    checkpoints = Checkpoints(workdir, keep=3, keep_every=0)
+    return checkpoints.restore(abstract(state_of(0, size)))
+
+
+def array_files(directory, step):
+    files = [
+        path for path in (directory / str(step) / "state").rglob("*") if path.is_file() and path.parent.name == "d"
+    ]
+    return sorted(files, key=lambda path: path.stat().st_size)
+
+
+def flip_byte(directory, step):
+    """Flips a byte of the array data on disk such that Orbax reads it without a word."""
+    import tensorstore
+
+    path = directory / str(step) / "state"
+    store = tensorstore.open(
+        {
+            "driver": "zarr",
+            "kvstore": {"driver": "ocdbt", "base": f"file://{path}/", "path": "params.layer.kernel/"},
+        }
+    ).result()
+    store[3, 3] = np.asarray(store[3, 3].read().result() + 1e-3, np.float32)
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_record(tmp_path):
+    directory = written(tmp_path)
+    step, state = restored(tmp_path)
+    assert step == 2
+    same(state, state_of(2))
+    record = checkpoint.read_record(directory, 2)
+    assert record["config"] == {"seed": 2} and record["facts"] == {"count": 3} and record["step"] == 2
+    assert record["versions"]["jax"] == jax.__version__
+
+
+def test_a_state_written_on_one_device_comes_back_on_eight(tmp_path):
+    written(tmp_path)
+    sharded = sharding.replicated(sharding.data_mesh())
+    _, state = Checkpoints(tmp_path, keep=3, keep_every=0).restore(abstract(state_of(0), sharded))
+    same(state, state_of(2))
+    assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {sharded}
+
+
+def test_ema_params_are_read_without_model_or_optimizer(tmp_path):
+    params = checkpoint.read_ema_params(written(tmp_path), 2)
+    assert isinstance(params["layer"]["kernel"], np.ndarray)
+    np.testing.assert_array_equal(params["layer"]["kernel"], state_of(2).ema_params["layer"]["kernel"])
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert restored(tmp_path) is None
+
+
+def truncate(directory, step):
+    file = array_files(directory, step)[-1]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def delete_largest(directory, step):
+    array_files(directory, step)[-1].unlink()
+
+
+def cut_record(directory, step):
+    (directory / str(step) / "record" / "metadata").write_text('{"config": ')
+
+
+def delete_manifest(directory, step):
+    (directory / str(step) / "state" / "manifest.ocdbt").unlink()
+
+
+def empty(directory, step):
+    subprocess.run(["rm", "-r", *map(str, (directory / str(step)).iterdir())], check=True)
+
+
+DAMAGE = [flip_byte, truncate, delete_largest, cut_record, delete_manifest, empty]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_broken_newest_checkpoint_is_named_set_aside_and_the_one_before_used(tmp_path, damage, caplog):
+    directory = written(tmp_path)
+    damage(directory, 2)
+    step, state = restored(tmp_path)
+    assert step == 1
+    same(state, state_of(1))
+    assert "checkpoint 2 is broken" in caplog.text and "broken_checkpoints/2.0" in caplog.text
+    assert checkpoint.steps_in(directory) == [1] and (tmp_path / "broken_checkpoints" / "2.0").exists()
+    written(tmp_path, steps=(2,))  # the step can be written again
+    assert restored(tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_broken_ema_params_are_noticed(tmp_path, damage):
+    directory = written(tmp_path)
+    if damage is flip_byte:
+        record = directory / "2" / "record" / "metadata"
+        values = json.loads(record.read_text())
+        values["leaves"]["ema_params/layer/kernel"]["crc32"] ^= 1
+        record.write_text(json.dumps(values))
+    else:
+        damage(directory, 2)
+    with pytest.raises(checkpoint.Broken):
+        checkpoint.read_ema_params(directory, 2)
+
+
+def test_half_written_checkpoints_are_passed_over(tmp_path):
+    directory = written(tmp_path)
+    (directory / "2").rename(directory / "2.orbax-checkpoint-tmp")
+    assert checkpoint.steps_in(directory) == [1]
+    assert restored(tmp_path)[0] == 1
+
+
+def test_when_all_are_broken_the_run_does_not_silently_start_anew(tmp_path):
+    directory = written(tmp_path)
+    for step in (1, 2):
+        truncate(directory, step)
+    with pytest.raises(InputError, match=r"none of the checkpoints \[2, 1\] in .* is intact; they were set aside."):
+        restored(tmp_path)
+
+
+def test_another_model_is_named_by_its_first_leaf(tmp_path):
+    written(tmp_path)
+    with pytest.raises(InputError) as caught:
+        restored(tmp_path, size=32)
+    assert str(caught.value) == (
+        "checkpoint 2 holds {'shape': [64, 8], 'dtype': 'float32'} at ema_params/layer/kernel, this experiment "
+        "{'shape': [32, 8], 'dtype': 'float32'}: they are different models or optimizers. "
+        "Use the run's own settings, or another --workdir."
+    )
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == [1, 2]
+
+
+def test_the_newest_and_every_so_many_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2, keep_every=3)
+    for step in range(1, 8):
+        checkpoints.save(step, state_of(step), {})
+    checkpoints.finish()
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == [3, 6, 7]
+
+
+def test_saving_a_step_twice_writes_it_once(tmp_path):
+    directory = written(tmp_path, steps=(1, 1))
+    assert checkpoint.steps_in(directory) == [1]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(small_disk: pathlib.Path):
+    checkpoints = Checkpoints(small_disk, keep=2, keep_every=0)
+    checkpoints.save(1, state_of(1), {})
+    with pytest.raises(InputError) as caught:
+        for step in range(2, 20):
+            noise = jax.random.normal(jax.random.key(step), (20_000, 8))  # 2.5 MB with EMA and moments
+            state = init_state({"layer": {"kernel": noise}}, optax.adam(1e-3))
+            checkpoints.save(step, state, {})
+        checkpoints.finish()
+    assert str(caught.value) == (
+        f"the disk of {small_disk}/checkpoints is full: the newest checkpoint could not be written; checkpoint 1 is kept. "
+        "Free some space and run the same command: it goes on from there."
+    )
+    assert restored(small_disk)[0] == 1
