@@ -111,7 +111,8 @@ def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int) -> Itera
     """Batches n, n + 1, ... read by grain's threads; its shuffle is random access, so there is no state to save."""
     import grain  # a second
 
-    batches = grain.MapDataset.source(dataset.images).seed(seed).shuffle().repeat().batch(batch_size)
+    # Seeds count modulo 2^32, as in jax.random.key; grain would refuse negative ones.
+    batches = grain.MapDataset.source(dataset.images).seed(seed % 2**32).shuffle().repeat().batch(batch_size)
     return iter(batches[n:].to_iter_dataset())
 
 

@@ -28,5 +28,5 @@ class State:
 
 def init_state(params: Any, tx: optax.GradientTransformation) -> State:
     """The state before the first batch; ema_params start as a copy of params."""
-    zero = jnp.zeros((), jnp.int32)
-    return State(zero, params, jax.tree.map(jnp.copy, params), tx.init(params), zero)
+    batch, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # one buffer each: the state is donated
+    return State(batch, params, jax.tree.map(jnp.copy, params), tx.init(params), skipped)

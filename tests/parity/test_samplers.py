@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from oracles import mixture_eps
 
-from ddpm.rng import fold_in_all, normal
+from ddpm.rng import normal
 from ddpm.sampling.ancestral import ancestral
 from ddpm.sampling.ddim import ddim
 from ddpm.sampling.denoise import denoiser
@@ -39,23 +39,20 @@ def our_step(algorithm, schedule, clip, **options):
 
 
 def assert_same_path(monkeypatch, schedule, step, scheduler, num_steps, *, atol=1e-10, **options):
-    """Holds our x_s to the scheduler's after each step, each path on its own from x_T."""
+    """Holds every x_s of ours to the scheduler's, each path on its own from x_T."""
     scheduler.set_timesteps(num_steps)
     times = time_grid(PROCESSES[schedule].T, num_steps)
     np.testing.assert_array_equal(times[:-1] - 1, scheduler.timesteps)
-    keys = jax.random.split(jax.random.key(0), 4)
-    ours = normal(keys, SHAPE)
-    theirs = torch.from_numpy(np.array(ours))
-    for index, s in zip(scheduler.timesteps, times[1:], strict=True):
-        t = int(index) + 1
-        keys = fold_in_all(keys, t)
-        z = torch.from_numpy(np.array(normal(keys, SHAPE)))
-        # diffusers' DDPM leaves the noise out of its last step only if that starts at our t = 1.
-        hand_noise(monkeypatch, scheduler, z if s > 0 or t == 1 else 0 * z)
-        eps = exact_eps(schedule, jnp.asarray(theirs.numpy()), jnp.full(len(theirs), t))
-        theirs = scheduler.step(torch.from_numpy(np.array(eps)), index, theirs, **options).prev_sample
-        ours = step(ours, jnp.asarray(t), jnp.asarray(s), keys)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, err_msg=f"step from {t} to {s}")
+    keys = jax.random.split(jax.random.key(0), (num_steps + 1, 4))
+    noise = np.array(jax.vmap(lambda keys: normal(keys, SHAPE))(keys))
+    ours, theirs = [jnp.asarray(noise[0])], [torch.from_numpy(noise[0])]
+    for t, s, index, keys_s, z in zip(times[:-1], times[1:], scheduler.timesteps, keys[1:], noise[1:], strict=True):
+        ours.append(step(ours[-1], jnp.asarray(t), jnp.asarray(s), keys_s))
+        # diffusers' DDPM leaves the noise out of the last step only where that starts at our t = 1.
+        hand_noise(monkeypatch, scheduler, torch.from_numpy(z if s > 0 or t == 1 else 0 * z))
+        eps = exact_eps(schedule, jnp.asarray(theirs[-1].numpy()), jnp.full(len(z), t))
+        theirs.append(scheduler.step(torch.from_numpy(np.array(eps)), index, theirs[-1], **options).prev_sample)
+    np.testing.assert_allclose(np.stack(ours), torch.stack(theirs), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("schedule", PROCESSES)
