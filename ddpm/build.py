@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Feed, feed
 from ddpm.diffusion import schedules
 from ddpm.diffusion.process import VP
@@ -68,10 +68,8 @@ def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
     }
     for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
         if only in (None, file.name) and module.__name__.startswith("ddpm."):
-            inside = vars(importlib.import_module(f"{module.__name__}.{file.name}"))
-            found |= {
-                name.lower(): value for name, value in inside.items() if name.lower() == file.name and callable(value)
-            }
+            inside = public(importlib.import_module(f"{module.__name__}.{file.name}"))
+            found |= {name.lower(): value for name, value in inside.items() if name.lower() == file.name}
     return found
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ddpm import build
 from ddpm.config import from_json
-from ddpm.data.dataset import Facts
+from ddpm.data.images import Facts
 from ddpm.diffusion.process import VP
 from ddpm.errors import InputError
 from ddpm.sampling.batched import BatchedSampler

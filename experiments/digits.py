@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     config.model.unet.update(
         channels=32, channel_mult=(1, 2), num_res_blocks=2, attention_resolutions=(4,), dropout=0.0
     )
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=100)
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=100)
     config.ema.update(decay=0.995, warmup=True)
-    config.training.update(batch_size=64, num_steps=2200, log_every=50, sample_every=550, save_every=550)
-    config.sampler.update(name="ddim", num_steps=50)
+    config.training.update(batch_size=64, num_steps=2000, log_every=50, sample_every=500, save_every=500)
+    config.sampler.num_steps = 100
     return config

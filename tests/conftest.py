@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -35,3 +37,32 @@ def tiny():
     config.training.update(batch_size=16, num_steps=6, log_every=2, sample_every=0, save_every=3)
     config.sampler.update(num_steps=5, batch_size=8)
     return config
+
+
+TINY = [  # a run of the command that takes seconds
+    "--config=experiments/digits.py",
+    "--config.model.unet.channels=8",
+    "--config.training.batch_size=16",
+    "--config.training.num_steps=60",
+    "--config.training.log_every=5",
+    "--config.training.save_every=5",
+    "--config.training.sample_every=0",
+    "--config.optimizer.warmup_steps=5",
+    "--config.sampler.num_steps=5",
+    "--config.sampler.batch_size=8",
+]
+
+
+def start(*arguments, devices=1, **options):
+    """Starts `python -m ddpm.main` as a user would, on so many fake devices."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, "-m", "ddpm.main", *map(str, arguments)]
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
+    return subprocess.Popen(command, cwd=REPO, env=environment, text=True, **options)
+
+
+def run(*arguments, **options):
+    """(exit code, stdout, stderr) of the command."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err

@@ -160,8 +160,8 @@ def test_every_sampler_states_its_network_evaluations(name):
     assert len(calls) == 7 * sampler.nfe
 
 
-def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=None):
-    mesh = jax.make_mesh((devices or 1,), ("data",), devices=jax.devices()[: devices or 1])
+def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
+    mesh = sharding.data_mesh(jax.devices()[:devices])
     net = build.network(tiny, (8, 8, 1))
     vp = build.process(tiny)
 

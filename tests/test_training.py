@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ddpm import build
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion import schedules
 from ddpm.diffusion.process import VP

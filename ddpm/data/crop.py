@@ -3,8 +3,6 @@
 import numpy as np
 from PIL import Image, ImageOps
 
-from ddpm.errors import InputError
-
 
 def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     """uint8 [size, size, channels]: the shorter side resized to `size` (Lanczos, antialiased), the middle cut out.
@@ -12,10 +10,10 @@ def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     Transparency is laid on white. `channels` is 1 (grey) or 3 (colour).
 
     Raises:
-      InputError: pixels of 32 bits, whose white is unknown.
+      ValueError: pixels of 32 bits, whose white is unknown.
     """
     if image.mode in ("I", "F"):
-        raise InputError(f"pixels of 32 bits, mode {image.mode}; images must have 8 or 16 bits a channel.")
+        raise ValueError(f"pixels of 32 bits, mode {image.mode}; images have 8 or 16 bits a channel")
     if image.mode.startswith("I;16"):  # PIL would clip at 255
         image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
     if image.has_transparency_data:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.errors import unknown_name
 
 SPLITS = {"train": slice(0, 1500), "test": slice(1500, None)}

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm.data.crop import square
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".gif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff")

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.errors import InputError, unknown_name
 
 

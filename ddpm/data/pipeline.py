@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8, UInt32
 
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.rng import per_index, stream
 from ddpm.shapes import Key, Pixels
 
@@ -113,7 +113,8 @@ def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int) -> Itera
 
     # Seeds count modulo 2^32, as in jax.random.key; grain would refuse negative ones.
     batches = grain.MapDataset.source(dataset.images).seed(seed % 2**32).shuffle().repeat().batch(batch_size)
-    return iter(batches[n:].to_iter_dataset())
+    ahead = grain.ReadOptions(num_threads=16, prefetch_buffer_size=16)  # in batches; grain's 500 would fill the memory
+    return iter(batches[n:].to_iter_dataset(ahead))
 
 
 def mirrored(batch: Pixels, key: Key) -> UInt8[Array, "batch height width channels"]:

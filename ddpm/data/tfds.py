@@ -3,6 +3,7 @@
 import pathlib
 import re
 import socket
+import textwrap
 import urllib.request
 from collections.abc import Sequence
 from urllib.parse import urlparse
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ddpm.data.crop import square
-from ddpm.data.dataset import Dataset
+from ddpm.data.images import Dataset
 from ddpm.errors import InputError, unknown_name
 
 PORTS = {"http": 80, "ftp": 21, "https": 443}
@@ -101,9 +102,9 @@ def prepare(*, dataset: str, data_dir: str) -> str:
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # each of the hundreds of sets has its own
-        if isinstance(error, ImportError) and "tensorflow" in str(error):
+        if isinstance(error, ImportError) and re.search(r"\btensorflow\b", str(error)):
             raise InputError(
-                f"TFDS needs TensorFlow to prepare {dataset}: pip install 'ddpm[prepare]' ({error}). "
+                f"TFDS needs TensorFlow to prepare {dataset}: pip install 'ddpm[prepare]'. "
                 "Training does not need it, so another environment may prepare the set."
             ) from error
         raise InputError(f"TFDS could not prepare {dataset}: {type(error).__name__}: {_line(error)}") from error
@@ -150,11 +151,12 @@ def _check_online(dataset: str, builder) -> None:
             return socket.create_connection(address, timeout=5).close()
         except OSError as problem:
             error = problem
+    hosts = ", ".join(sorted({host for host, _ in addresses}))
     raise InputError(
-        f"{dataset} is downloaded from {', '.join(host for host, _ in addresses)}, which cannot be reached ({error}). "
+        f"{dataset} is downloaded from {hosts}, which cannot be reached ({error}). "
         f"Connect, or copy a prepared set to {builder.data_path}."
     ) from error
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), 600, placeholder=" ...")  # some hold a whole example

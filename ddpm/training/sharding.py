@@ -1,15 +1,18 @@
 """Placement over devices: one mesh axis, the batch split over it, the state a copy on each."""
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm.errors import InputError
 
 
-def data_mesh() -> Mesh:
-    """A mesh of all devices with the one axis 'data'."""
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of all devices, or of those given, with the one axis 'data'."""
+    devices = devices or jax.devices()
     # Auto axes: the compiler places what is in between; Explicit, the default, refuses parameters split over 'data'.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def split(mesh: Mesh) -> NamedSharding:

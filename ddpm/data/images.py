@@ -28,7 +28,7 @@ class Dataset:
       InputError: no images, or images that are not uint8 of three dimensions.
     """
 
-    images: Sequence[np.ndarray] | np.ndarray
+    images: Sequence | np.ndarray  # not Sequence[np.ndarray]: to check that, the tests would read an image
     classes: tuple[str, ...] = ()
 
     def __post_init__(self):

@@ -1,0 +1,154 @@
+"""The command as a user types it: what it makes, and what it says of mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import TINY, run
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished run of ten steps, with pictures."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    code, out, err = run(
+        *TINY, f"--workdir={path}", "--config.training.num_steps=10", "--config.training.sample_every=5"
+    )
+    assert code == 0, err
+    assert "model  unet: " in out and "data   digits: 1500 images of 8 x 8 x 1" in out
+    assert f"{path}/samples/00000010.png" in out and f"{path}/loss.png" in out
+    return path
+
+
+def test_training_leaves_pictures_figures_and_checkpoints(workdir):
+    for name in ("loss.png", "samples/00000005.png", "samples/00000010.png", "samples/path.png"):
+        assert np.asarray(Image.open(workdir / name)).std() > 0, name
+    assert Image.open(workdir / "samples" / "path.gif").n_frames == 6
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10]
+    assert {"loss", "grad_norm", "images_per_second", "skipped", "loss_t_quarter_1", "loss_t_quarter_4"} <= rows[
+        0
+    ].keys()
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["10", "5"]
+    assert list((workdir / "tensorboard").iterdir())
+
+
+def test_a_finished_run_started_again_has_nothing_to_do(workdir):
+    before = (workdir / "metrics.jsonl").read_text()
+    code, out, _ = run(*TINY, f"--workdir={workdir}", "--config.training.num_steps=10")
+    assert code == 0 and "resumed at step 10 of 10" in out
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_sampling_writes_a_grid_and_the_images(workdir):
+    arguments = ("--mode=sample", "--config.sampler.name=ddim", "--config.sampler.num_steps=4", "--num=11", "--seed=7")
+    code, out, err = run(*TINY, f"--workdir={workdir}", *arguments)
+    assert code == 0, err
+    assert "11/11 images" in out and "4 network evaluations an image" in out
+    name = workdir / "samples" / "step10_ddim4_seed7"
+    images = np.load(name.with_suffix(".npz"))["arr_0"]
+    assert images.shape == (11, 8, 8, 1) and images.dtype == np.uint8 and Image.open(name.with_suffix(".png"))
+
+
+def test_sampling_without_an_experiment_uses_the_runs_own(workdir):
+    code, out, _ = run(f"--workdir={workdir}", "--mode=sample", "--num=2")
+    assert code == 0 and "step10_ancestral5_seed0.npz" in out
+
+
+def test_evaluation_prints_and_writes_its_figures(workdir):
+    code, out, err = run(*TINY, f"--workdir={workdir}", "--mode=evaluate", "--config.evaluation.num_samples=80")
+    assert code == 0, err
+    figures = json.loads((workdir / "evaluation.json").read_text())
+    assert figures["num_samples"] == 80 and figures["num_reference"] == 1000 and figures["nfe"] == 5
+    for name in ("precision", "recall", "frechet_distance"):
+        assert f"{figures[name]:.3f}" in out
+
+
+MISTAKES = {
+    "an unknown key": (
+        [*TINY, "--config.training.num_step=3", "--workdir=W"],
+        "unknown configuration key 'training.num_step'. Did you mean 'training.num_steps'?",
+    ),
+    "a value of another type": (
+        [*TINY, "--config.training.num_steps=1e3", "--workdir=W"],
+        "flag --config.training.num_steps=1e3: invalid literal for int() with base 10: '1e3'",
+    ),
+    "an unknown flag": ([*TINY, "--workdirr=W"], "Unknown command line flag 'workdirr'. Did you mean: workdir ?"),
+    "no experiment": (["--workdir=W"], "--mode train needs --config, such as --config experiments/digits.py."),
+    "no such experiment": (
+        ["--config=experiments/digts.py", "--workdir=W"],
+        "no experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'?",
+    ),
+    "no workdir": (TINY, "--mode train needs --workdir, such as --workdir runs/digits."),
+    "an unknown sampler": (
+        [*TINY, "--workdir=W", "--config.sampler.name=ddmi"],
+        "unknown sampler 'ddmi'. Did you mean 'ddim'? Known: ancestral, ddim.",
+    ),
+    "an unknown data set": (
+        [*TINY, "--workdir=W", "--config.data.name=digist"],
+        "unknown data set 'digist'. Did you mean 'digits'? Known: digits, folder, npz, tfds.",
+    ),
+    "an unknown schedule": (
+        [*TINY, "--workdir=W", "--config.schedule.name=cosin"],
+        "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear.",
+    ),
+    "a size that does not divide": (
+        [*TINY, "--workdir=W", "--config.model.unet.channel_mult=(1,1,1,1,1)"],
+        "image height 8 is not divisible by 16 = 2^4, as the 5 levels of channel_mult = (1, 1, 1, 1, 1) need. "
+        "Resize the images or use fewer levels.",
+    ),
+    "an empty folder": (
+        [*TINY, "--workdir=W", "--config.data.name=folder", "--config.data.folder.path=E"],
+        "no image below 'E'",
+    ),
+    "an unreadable image": (
+        [*TINY, "--workdir=W", "--config.data.name=folder", "--config.data.folder.path=B"],
+        "B/broken.png cannot be read as an image",
+    ),
+    "a set that is not prepared": (
+        ["--config=experiments/cosine_cifar.py", "--workdir=W", "--config.data.tfds.data_dir=E"],
+        "data set 'cifar10' is not prepared in",
+    ),
+    "nothing to prepare": ([*TINY, "--mode=prepare"], "--mode prepare is for data.name = 'tfds'; 'digits' needs none."),
+    "a workdir of another experiment": (
+        [*TINY, "--workdir=RUN", "--config.model.unet.channels=16"],
+        "RUN holds another experiment: model.unet.channels: 8 -> 16. Give its own configuration, another --workdir, "
+        "or --accept_changes to go on with its parameters all the same.",
+    ),
+    "samples of no run": (["--workdir=E", "--mode=sample"], "no checkpoint in"),
+    "too many steps": (
+        [*TINY, "--workdir=RUN", "--mode=sample", "--config.sampler.num_steps=1001"],
+        "num_steps = 1001 is not in 1..1000: a process of T = 1000 levels has no more steps.",
+    ),
+    "no images": (["--workdir=RUN", "--mode=sample", "--num=0"], "flag --num=0: "),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, workdir, tmp_path):
+    arguments, message = MISTAKES[mistake]
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "broken.png").write_text("no image")
+    names = {"W": tmp_path / "new", "E": empty, "B": broken, "RUN": workdir}
+
+    def placed(text):
+        for name, path in names.items():
+            text = text.replace(f"={name}", f"={path}").replace(f"'{name}'", f"'{path}'")
+            text = text.replace(f"{name}/b", f"{path}/b").replace(f"{name} holds", f"{path} holds")
+        return text
+
+    code, out, err = run(*map(placed, arguments))
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0].startswith(f"error: {placed(message)}"), err
+    assert "Traceback" not in err
+    assert not (tmp_path / "new").exists()  # nothing is made before the mistake is found
+
+
+def test_batch_size_and_devices_that_do_not_fit(tmp_path):
+    code, _, err = run(*TINY, f"--workdir={tmp_path}", devices=3)
+    assert code == 2
+    assert "error: training.batch_size = 16 does not split evenly over 3 devices: use a multiple of 3." in err

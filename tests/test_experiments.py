@@ -1,0 +1,205 @@
+"""Contracts of all experiments: they build, take steps, and hold no key that nothing reads."""
+
+import dataclasses
+import importlib
+import inspect
+
+import jax
+import numpy as np
+import optax
+import pytest
+from conftest import REPO
+from ml_collections import ConfigDict
+
+from ddpm import build, config, data, models, modes, sampling
+from ddpm.data.images import Dataset
+from ddpm.diffusion import schedules
+from ddpm.errors import InputError
+from ddpm.training import loop, sharding
+from ddpm.training.state import init_state
+from experiments import base
+
+EXPERIMENTS = [
+    path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")
+]
+SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "linear_cifar": (32, 32, 3), "cosine_cifar": (32, 32, 3)}
+# Sections that name a choice, and where their names are found.
+PLACES = dict(data=data, schedule=schedules, model=models, optimizer=optax, sampler=sampling)
+
+
+def get(name) -> ConfigDict:
+    return importlib.import_module(f"experiments.{name}").get_config()
+
+
+def leaves(section, prefix=""):
+    for key, value in section.items():
+        yield from leaves(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [(prefix + key, value)]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_overrides_keys_of_base_by_values_of_their_type(name):
+    defaults = dict(leaves(base.get_config()))
+    for key, value in leaves(get(name)):
+        assert type(value) is type(defaults[key]), key
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_opens_with_paper_and_command(name):
+    text = importlib.import_module(f"experiments.{name}").__doc__
+    assert "Paper:" in text and f"python -m ddpm.main --config experiments/{name}.py" in text
+    assert len(inspect.getsource(importlib.import_module(f"experiments.{name}")).splitlines()) <= 40
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_builds_and_its_network_fits_its_data(name):
+    c = get(name)
+    net = build.network(c, SHAPES[name])
+    tx = build.gradient_transformation(c)
+    state = jax.eval_shape(lambda key: init_state(net.init(key), tx), build.init_key(c))
+    step = build.train_step(c, net, tx)
+    batch = jax.ShapeDtypeStruct((c.training.batch_size, *SHAPES[name]), "uint8")
+    new, _ = jax.eval_shape(step, state, batch, build.init_key(c))
+    assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
+    build.batched_sampler(c, SHAPES[name], sharding.data_mesh())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_takes_two_steps_on_fake_data(name):
+    c = get(name)
+    c.training.batch_size = 8
+    c.model.unet.update(channels=8, num_res_blocks=1)  # the same structure, in seconds
+    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *SHAPES[name]), dtype=np.uint8))
+    mesh = sharding.data_mesh(jax.devices()[:1])
+    feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
+    net, tx = build.network(c, SHAPES[name]), build.gradient_transformation(c)
+    state = jax.jit(lambda key: init_state(net.init(key), tx), out_shardings=sharding.replicated(mesh))(
+        build.init_key(c)
+    )
+    steps = loop.compile_steps(build.train_step(c, net, tx), feed, c.seed, sharding.replicated(mesh))
+    given = feed.start(0)
+    for _ in range(2):
+        state, metrics = steps(state, next(given), 1)
+    assert metrics["finite"] and np.isclose(metrics["loss"], 1, atol=0.3) and state.batch == 2
+
+
+def named_functions():
+    for section, place in PLACES.items():
+        for name, options in base.get_config()[section].items():
+            if isinstance(options, ConfigDict):
+                yield pytest.param(section, place, name, options, id=f"{section}.{name}")
+
+
+@pytest.mark.parametrize(("section", "place", "name", "options"), list(named_functions()))
+def test_options_in_base_are_those_of_the_function_with_its_defaults(section, place, name, options):
+    parameters = inspect.signature(build.find(section, place.__name__, name)).parameters
+    for key, value in options.items():
+        assert key in parameters, f"{section}.{name}.{key} is read by nothing"
+        default = parameters[key].default
+        assert default is inspect.Parameter.empty or section == "optimizer" or default == value
+
+
+def test_every_choice_there_is_has_its_options_in_base():
+    for section, place in PLACES.items():
+        if place is not optax:
+            for name, function in build.public(place).items():
+                assert name in base.get_config()[section], f"{section}.{name} ({function})"
+
+
+def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
+    seen, sections, read = set(), {}, ConfigDict.__getitem__
+    sections = {id(section): name for name, section in tiny.items() if isinstance(section, ConfigDict)} | {id(tiny): ""}
+
+    def recorded(self, key):
+        if id(self) in sections:
+            seen.add(f"{sections[id(self)]}.{key}".removeprefix("."))
+        return read(self, key)
+
+    monkeypatch.setattr(modes, "to_json", lambda c: {})
+    monkeypatch.setattr(modes.loop, "train", lambda state, *args, **kwargs: (0, state))
+    monkeypatch.setattr(modes.pictures, "save_loss_curve", lambda *args: None)
+    monkeypatch.setattr(ConfigDict, "__getitem__", recorded)
+    modes.train(tiny, tmp_path, accept_changes=False)
+    monkeypatch.undo()
+    evaluate = inspect.getsource(modes.evaluate)
+    for key, _ in leaves(tiny):
+        if key.count(".") < 2:  # the options of choices have the test above
+            assert key in seen or f"section.{key.removeprefix('evaluation.')}" in evaluate, f"{key} is read by nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler.name": "dimm"}, "unknown sampler 'dimm'. Did you mean 'ddim'? Known: ancestral, ddim."),
+        ({"schedule.name": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear."),
+        ({"data.name": "digit"}, "unknown data set 'digit'. Did you mean 'digits'? Known: digits, folder, npz, tfds."),
+        ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: unet."),
+        ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Known: "),
+        ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),
+        ({"schedule.T": 1}, "T = 1 noise levels are too few; a schedule needs T >= 2 (DDPM uses 1000)."),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
+    tiny.update_from_flattened_dict(change)
+    with pytest.raises(InputError) as caught:
+        build.dataset(tiny)
+        build.process(tiny)
+        build.network(tiny, (8, 8, 1))
+        build.gradient_transformation(tiny)
+        build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+    assert str(caught.value).startswith(message)
+
+
+def test_an_option_that_a_choice_has_not_is_named(tiny):
+    tiny.unlock()
+    tiny.sampler.ancestral.etta = 1.0
+    with pytest.raises(InputError) as caught:
+        build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+    assert str(caught.value) == (
+        "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance."
+    )
+
+
+def my_sampler(process):
+    return build.find("sampler", "ddpm.sampling", "ddim")(process, eta=0.5)
+
+
+def test_a_dotted_name_finds_code_outside_the_package(tiny):
+    tiny.sampler.name = f"{__name__}.my_sampler"
+    build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+
+
+def test_json_brings_a_configuration_back(tiny):
+    again = config.from_json(config.to_json(tiny))
+    assert again.to_dict() == tiny.to_dict()
+    assert again.model.unet.channel_mult == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "refused"),
+    [
+        ("model.unet.channels", 16, True),
+        ("schedule.name", "linear", True),
+        ("seed", 1, True),
+        ("data.name", "npz", True),
+        ("training.num_steps", 7, False),
+        ("optimizer.learning_rate", 0.5, False),
+    ],
+)
+def test_a_changed_configuration_is_told_and_refused_where_it_corrupts(tiny, key, value, refused):
+    old = config.to_json(tiny)
+    tiny.update_from_flattened_dict({key: value})
+    line = next(iter(f"{key}: {a!r} -> {b!r}" for a, b in config.differences(old, config.to_json(tiny)).values()))
+    if refused:
+        with pytest.raises(InputError) as caught:
+            config.check_same_run(old, config.to_json(tiny), "runs/x", False)
+        assert str(caught.value) == (
+            f"runs/x holds another experiment: {line}. Give its own configuration, another --workdir, "
+            "or --accept_changes to go on with its parameters all the same."
+        )
+    assert config.check_same_run(old, config.to_json(tiny), "runs/x", True) == [line]
+
+
+def test_facts_are_json(tiny):
+    facts = build.dataset(tiny).facts
+    assert dataclasses.asdict(facts)["shape"] == (8, 8, 1)

@@ -1,0 +1,93 @@
+"""A run that is killed and started again ends where the uninterrupted one does, bit for bit."""
+
+import json
+import pathlib
+import random
+import signal
+import time
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import TINY, run, start
+
+pytestmark = pytest.mark.slow
+
+
+def state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    import jax
+
+    tree = ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def steps(workdir):
+    return [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
+
+
+def killed(process, workdir, number, beyond, delay=0.0):
+    """Sends a signal as soon as there is a checkpoint beyond a step; returns the exit code."""
+    limit = time.monotonic() + 300
+    while max(steps(workdir), default=0) <= beyond and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.send_signal(number)
+    process.communicate(timeout=300)
+    return process.returncode
+
+
+@pytest.mark.parametrize("options", [(), ("--config.optimizer.accumulate=2",)], ids=["plain", "accumulate"])
+def test_three_kills_change_no_bit(tmp_path, options):
+    arguments = [*TINY, *options, "--config.model.unet.dropout=0.1", "--config.data.flip=True"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    code, _, err = run(*arguments, f"--workdir={whole}")
+    assert code == 0, err
+    chance = random.Random(0)
+    for beyond in (0, 15, 30):
+        killed(start(*arguments, f"--workdir={broken}"), broken, signal.SIGKILL, beyond, chance.uniform(0, 0.1))
+        assert max(steps(broken)) < 60, "the run ended before it was killed; the test shows nothing"
+    code, out, err = run(*arguments, f"--workdir={broken}")
+    assert code == 0 and "resumed at step" in out, err
+
+    a, b = state(whole, 60), state(broken, 60)
+    assert a.keys() == b.keys() and any("ema_params" in key for key in a) and any("opt_state" in key for key in a)
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    rows = [[json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (whole, broken)]
+    for one, other in zip(*rows, strict=True):
+        assert {k: v for k, v in one.items() if k != "images_per_second"} == {
+            k: v for k, v in other.items() if k != "images_per_second"
+        }
+
+
+def test_a_run_goes_on_on_other_devices(tmp_path):
+    arguments = [*TINY, "--config.training.num_steps=20"]
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    assert run(*arguments, f"--workdir={whole}", devices=2)[0] == 0
+    assert run(*arguments, "--config.training.num_steps=10", f"--workdir={moved}", devices=2)[0] == 0
+    assert run(*arguments, f"--workdir={moved}", devices=4)[0] == 0
+    a, b = state(whole, 20), state(moved, 20)
+    for key in a:
+        np.testing.assert_allclose(a[key], b[key], atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_75(tmp_path, number):
+    process = start(*TINY, f"--workdir={tmp_path}", "--config.training.num_steps=100000")
+    assert killed(process, tmp_path, number, 0, delay=0.05) == 75
+    saved = max(steps(tmp_path))
+    code, out, _ = run(*TINY, f"--workdir={tmp_path}", f"--config.training.num_steps={saved + 5}")
+    assert code == 0 and f"resumed at step {saved} of {saved + 5}" in out
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+    process = start(*TINY, f"--workdir={tmp_path}", "--config.training.num_steps=100000")
+    while not steps(tmp_path):
+        time.sleep(0.01)
+    for _ in range(50):  # until both have come between two steps
+        process.send_signal(signal.SIGINT)
+        if process.poll() is not None:
+            break
+        time.sleep(0.001)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, 75)
