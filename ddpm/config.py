@@ -26,16 +26,19 @@ def from_json(values: dict) -> ConfigDict:
     return ConfigDict(tuples(values))
 
 
-def differences(old: dict, new: dict, prefix: str = "") -> dict[str, tuple]:
-    """Keys that differ between two JSON configurations, by dotted name: (old value, new value)."""
+def flat(values: dict, prefix: str = "") -> dict:
+    """The leaves of a nested dictionary by their dotted names."""
     found = {}
-    for key in sorted(old.keys() | new.keys()):
-        a, b, name = old.get(key, "absent"), new.get(key, "absent"), prefix + key
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, name + ".")
-        elif a != b:
-            found[name] = (a, b)
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
+
+
+def differences(old: dict, new: dict) -> dict[str, tuple]:
+    """Keys that differ between two JSON configurations, by dotted name: (old value, new value)."""
+    old, new = flat(old), flat(new)
+    pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted(old.keys() | new.keys())}
+    return {key: (a, b) for key, (a, b) in pairs.items() if a != b}
 
 
 def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str]:

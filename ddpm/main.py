@@ -3,14 +3,16 @@
 import errno
 import os
 import pathlib
+import re
 import sys
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from ddpm import config as configs
 from ddpm import modes
-from ddpm.errors import InputError
+from ddpm.errors import InputError, unknown_name
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
@@ -54,10 +56,27 @@ def _parse_flags(argv: list[str]) -> list[str]:
         -1,
         False,
     )  # warnings: Orbax says fifty lines a checkpoint at level info
+    given = " ".join(argv)
+    for file in re.findall(r" --?config[= ]([^ :]+)", given):
+        if not pathlib.Path(file).is_file():
+            sys.exit(_mistake(unknown_name("experiment", file, map(str, pathlib.Path("experiments").glob("*.py")))))
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, ImportError) as error:
+    except (AttributeError, KeyError):  # ml_collections' words for a key that the experiment has not
+        known = configs.flat(_experiment(re.findall(r" --?config[= ](\S+)", given)[-1]).to_dict())
+        for key in re.findall(r" --?(?:no)?config\.([^= ]+)", given):
+            if key not in known:
+                sys.exit(_mistake(unknown_name("configuration key", key, known)))
+        raise
+    except flags.Error as error:
         sys.exit(_mistake(error))
+
+
+def _experiment(file: str) -> ConfigDict:
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
+    values(["", f"--config={file}"])
+    return config.value
 
 
 def _mistake(error: Exception | str) -> int:

@@ -32,7 +32,7 @@ def tiny():
     from experiments import digits
 
     config = digits.get_config()
-    config.model.unet.update(channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
+    config.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
     config.optimizer.update(warmup_steps=2)
     config.training.update(batch_size=16, num_steps=6, log_every=2, sample_every=0, save_every=3)
     config.sampler.update(num_steps=5, batch_size=8)
@@ -42,6 +42,8 @@ def tiny():
 TINY = [  # a run of the command that takes seconds
     "--config=experiments/digits.py",
     "--config.model.unet.channels=8",
+    "--config.model.unet.channel_mult=(1,)",
+    "--config.model.unet.attention_resolutions=()",
     "--config.training.batch_size=16",
     "--config.training.num_steps=60",
     "--config.training.log_every=5",

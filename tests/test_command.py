@@ -23,8 +23,10 @@ def workdir(tmp_path_factory):
 
 def test_training_leaves_pictures_figures_and_checkpoints(workdir):
     for name in ("loss.png", "samples/00000005.png", "samples/00000010.png", "samples/path.png"):
-        assert np.asarray(Image.open(workdir / name)).std() > 0, name
-    assert Image.open(workdir / "samples" / "path.gif").n_frames == 6
+        with Image.open(workdir / name) as picture:
+            assert np.asarray(picture).std() > 0, name
+    with Image.open(workdir / "samples" / "path.gif") as animation:
+        assert animation.n_frames == 6
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10]
     assert {"loss", "grad_norm", "images_per_second", "skipped", "loss_t_quarter_1", "loss_t_quarter_4"} <= rows[
@@ -48,7 +50,8 @@ def test_sampling_writes_a_grid_and_the_images(workdir):
     assert "11/11 images" in out and "4 network evaluations an image" in out
     name = workdir / "samples" / "step10_ddim4_seed7"
     images = np.load(name.with_suffix(".npz"))["arr_0"]
-    assert images.shape == (11, 8, 8, 1) and images.dtype == np.uint8 and Image.open(name.with_suffix(".png"))
+    assert images.shape == (11, 8, 8, 1) and images.dtype == np.uint8
+    assert name.with_suffix(".png").exists()
 
 
 def test_sampling_without_an_experiment_uses_the_runs_own(workdir):
@@ -68,7 +71,7 @@ def test_evaluation_prints_and_writes_its_figures(workdir):
 MISTAKES = {
     "an unknown key": (
         [*TINY, "--config.training.num_step=3", "--workdir=W"],
-        "unknown configuration key 'training.num_step'. Did you mean 'training.num_steps'?",
+        "unknown configuration key 'training.num_step'. Did you mean 'training.num_steps'? Known: data.",
     ),
     "a value of another type": (
         [*TINY, "--config.training.num_steps=1e3", "--workdir=W"],
@@ -78,7 +81,7 @@ MISTAKES = {
     "no experiment": (["--workdir=W"], "--mode train needs --config, such as --config experiments/digits.py."),
     "no such experiment": (
         ["--config=experiments/digts.py", "--workdir=W"],
-        "no experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'?",
+        "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? Known: experiments/",
     ),
     "no workdir": (TINY, "--mode train needs --workdir, such as --workdir runs/digits."),
     "an unknown sampler": (
@@ -94,7 +97,7 @@ MISTAKES = {
         "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear.",
     ),
     "a size that does not divide": (
-        [*TINY, "--workdir=W", "--config.model.unet.channel_mult=(1,1,1,1,1)"],
+        ["--config=experiments/digits.py", "--workdir=W", "--config.model.unet.channel_mult=(1,1,1,1,1)"],
         "image height 8 is not divisible by 16 = 2^4, as the 5 levels of channel_mult = (1, 1, 1, 1, 1) need. "
         "Resize the images or use fewer levels.",
     ),

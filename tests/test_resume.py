@@ -6,6 +6,7 @@ import random
 import signal
 import time
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -15,10 +16,12 @@ pytestmark = pytest.mark.slow
 
 
 def state(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
-    import jax
-
-    tree = ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Every array of a checkpoint, by its path."""
+    handler, path = ocp.PyTreeCheckpointHandler(), workdir / "checkpoints" / str(step) / "state"
+    tree = handler.metadata(path).tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    arrays = ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(item=tree, restore_args=as_numpy))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
 
 
 def steps(workdir):
