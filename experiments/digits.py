@@ -1,7 +1,8 @@
 """A small U-Net on scikit-learn's 8 x 8 digits: the run of `make train`.
 
-Paper:    Ho et al. 2020, Denoising Diffusion Probabilistic Models (method), cosine schedule of Nichol and Dhariwal 2021
+Paper:    Ho et al. 2020 (method); Nichol and Dhariwal 2021, Eq. 17 (schedule)
 Command:  python -m ddpm.main --config experiments/digits.py --workdir runs/digits
+Data:     comes with scikit-learn
 """
 
 from ml_collections import ConfigDict
@@ -13,9 +14,7 @@ def get_config() -> ConfigDict:
     """The experiment."""
     config = base.get_config()
     config.schedule.name = "cosine"
-    config.model.unet.update(
-        channels=32, channel_mult=(1, 2), num_res_blocks=2, attention_resolutions=(4,), dropout=0.0
-    )
+    config.model.unet.update(channels=24, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), dropout=0.0)
     config.optimizer.update(learning_rate=2e-3, warmup_steps=100)
     config.ema.update(decay=0.995, warmup=True)
     config.training.update(batch_size=64, num_steps=2000, log_every=50, sample_every=500, save_every=500)

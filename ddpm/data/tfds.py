@@ -15,7 +15,7 @@ from ddpm.data.crop import square
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError, unknown_name
 
-PORTS = {"http": 80, "ftp": 21, "https": 443}
+PORTS = {"http": 80, "ftp": 21}
 
 
 class Records(Sequence):
@@ -116,9 +116,8 @@ def _builder(dataset: str, data_dir: str):
 
     root = pathlib.Path(data_dir).expanduser()
     name = re.split("[/:]", dataset)[0]
-    known = tensorflow_datasets.list_builders(
-        with_community_datasets=False
-    )  # the others ask the network and TensorFlow
+    # To list those of the community asks the network and TensorFlow.
+    known = tensorflow_datasets.list_builders(with_community_datasets=False)
     if name not in known and not (name and (root / name).is_dir()):
         raise unknown_name("TFDS data set", dataset, known)
     try:
@@ -143,7 +142,7 @@ def _is_prepared(builder) -> bool:
 def _check_online(dataset: str, builder) -> None:
     # TFDS retries for over three minutes when offline; five seconds are enough to know.
     urls = [url for url in map(urlparse, builder.url_infos or ()) if url.hostname]
-    addresses = sorted({(url.hostname, url.port or PORTS[url.scheme]) for url in urls})
+    addresses = sorted({(url.hostname, url.port or PORTS.get(url.scheme, 443)) for url in urls})
     if not addresses or urllib.request.getproxies():
         return None
     for address in addresses:  # some are of old versions, so one that answers is enough
