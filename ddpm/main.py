@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from ddpm import config as configs
 from ddpm import modes
 from ddpm.errors import InputError, unknown_name
+from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
@@ -44,6 +45,7 @@ def _run() -> int:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
     workdir = pathlib.Path(WORKDIR.value)
     if mode == "train":
+        sharding.split_cpu(config.training.cpu_devices)
         return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
     if mode == "evaluate":
         return modes.evaluate(config, workdir, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)

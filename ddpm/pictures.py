@@ -55,7 +55,7 @@ def save_loss_curve(file: pathlib.Path, rows: list[dict]) -> None:
         axes.plot(steps, losses, label=label, color="black" if key == "loss" else None, lw=2 if key == "loss" else 1)
     axes.set(xlabel="step", ylabel="L_simple", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(loc="upper right")
     figure.savefig(file, dpi=120)
 
 

@@ -14,9 +14,12 @@ def get_config() -> ConfigDict:
     """The experiment."""
     config = base.get_config()
     config.schedule.name = "cosine"
-    config.model.unet.update(channels=24, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), dropout=0.0)
+    config.model.unet.update(
+        channels=24, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), dropout=0.0
+    )
     config.optimizer.update(learning_rate=2e-3, warmup_steps=100)
     config.ema.update(decay=0.995, warmup=True)
-    config.training.update(batch_size=64, num_steps=2000, log_every=50, sample_every=500, save_every=500)
+    config.training.update(cpu_devices=2, batch_size=64, num_steps=2000, log_every=50, sample_every=500, save_every=500)
     config.sampler.num_steps = 100
+    config.sampler.ancestral.variance = "posterior"
     return config

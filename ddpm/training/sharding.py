@@ -1,11 +1,18 @@
 """Placement over devices: one mesh axis, the batch split over it, the state a copy on each."""
 
+import os
 from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm.errors import InputError
+
+
+def split_cpu(devices: int) -> None:
+    """Makes a CPU so many devices, before anything is computed; JAX_NUM_CPU_DEVICES in the environment goes first."""
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", devices)
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

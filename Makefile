@@ -1,0 +1,40 @@
+# `make train` and `make test` need Python >= 3.11 and make; everything else goes into .venv, once.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
+
+.PHONY: train test quick parity lint clean
+
+train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures
+	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
+	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode evaluate
+
+test: $(VENV)/installed-test lint  ## all tests but those against diffusers
+	$(RUN) -m pytest --ignore tests/parity -m "not slow"
+	$(RUN) -m pytest --ignore tests/parity -m slow
+
+quick: $(VENV)/installed-test  ## the tests that take seconds
+	$(RUN) -m pytest --ignore tests/parity -m "not slow"
+
+parity: $(VENV)/installed-parity  ## the same formulas against diffusers (installs PyTorch)
+	$(RUN) -m pytest tests/parity
+
+lint: $(VENV)/installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) .cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ddpm needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml requirements.txt
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/installed-test $(VENV)/installed-parity: $(VENV)/installed-%: $(VENV)/bin/python pyproject.toml requirements.txt
+	$(INSTALL) --editable '.[$*]'
+	touch $@

@@ -1,0 +1,98 @@
+"""A run as a notebook opens it."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import REPO, TINY, run
+
+import ddpm
+from ddpm.errors import InputError
+from ddpm.training import checkpoint
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Trained on two devices, opened on eight."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    code, _, err = run(*TINY, f"--workdir={path}", "--config.training.num_steps=10", devices=2)
+    assert code == 0, err
+    return path
+
+
+def test_a_run_has_its_configuration_step_and_ema_parameters_on_all_devices(workdir):
+    opened = ddpm.load(workdir)
+    assert (
+        opened.step == 10 and opened.config.model.unet.channels == 8 and opened.config.model.unet.channel_mult == (1,)
+    )
+    assert opened.facts.shape == (8, 8, 1) and opened.facts.count == 1500
+    ema = checkpoint.read_ema_params(workdir / "checkpoints", 10)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(opened.params), ema)
+    assert {len(leaf.devices()) for leaf in jax.tree.leaves(opened.params)} == {8}
+    assert ddpm.load(str(workdir), step=5).step == 5
+
+
+def test_its_samples_are_those_of_the_command(workdir):
+    images = ddpm.load(workdir).sample(3, seed=7, sampler="ddim", num_steps=4)
+    assert images.shape == (3, 8, 8, 1) and images.dtype == np.uint8
+    arguments = ("--mode=sample", "--num=3", "--seed=7", "--config.sampler.name=ddim", "--config.sampler.num_steps=4")
+    assert run(*TINY, f"--workdir={workdir}", *arguments)[0] == 0
+    drawn = np.load(workdir / "samples" / "step10_ddim4_seed7.npz")["arr_0"]
+    assert np.abs(images.astype(int) - drawn).max() <= 1  # one device there, eight here
+
+
+def test_options_of_a_sampler_are_heeded_and_its_program_is_kept(workdir):
+    opened = ddpm.load(workdir)
+    plain, noisy = (opened.sample(2, sampler="ddim", num_steps=4, eta=eta) for eta in (0.0, 1.0))
+    assert (plain != noisy).any()
+    assert opened.sampler(sampler="ddim", num_steps=4) is opened.sampler(sampler="ddim", num_steps=4)
+    with pytest.raises(InputError, match="unknown sampler 'dimm'. Did you mean 'ddim'?"):
+        opened.sample(2, sampler="dimm")
+
+
+def test_denoise_gives_what_the_noised_image_is_made_of(workdir):
+    opened = ddpm.load(workdir)
+    x_t = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    for t in (jnp.array([3, 900]), jnp.array(500), 500):
+        x0_hat, eps_hat = opened.denoise(x_t, t)
+        alpha, sigma = (
+            np.broadcast_to(c, 2).reshape(2, 1, 1, 1) for c in (opened.process.alpha(t), opened.process.sigma(t))
+        )
+        np.testing.assert_allclose(alpha * x0_hat + sigma * eps_hat, x_t, atol=1e-5)
+        assert np.abs(x0_hat).max() <= 1
+
+
+def test_a_broken_newest_checkpoint_is_passed_over_and_left_alone(workdir, tmp_path, caplog):
+    copy = tmp_path / "copy"
+    pathlib.Path(copy).mkdir()
+    for step in ("5", "10"):
+        source = workdir / "checkpoints" / step
+        for file in filter(pathlib.Path.is_file, source.rglob("*")):
+            target = copy / "checkpoints" / step / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    (copy / "checkpoints" / "10" / "record" / "metadata").write_text("{")
+    assert ddpm.load(copy).step == 5
+    assert "checkpoint 10 is broken" in caplog.text and (copy / "checkpoints" / "10").exists()
+
+
+def test_what_is_not_there_is_named(workdir, tmp_path):
+    with pytest.raises(InputError, match=r"^no checkpoint in .*: train a run with --workdir .* first.$"):
+        ddpm.load(tmp_path)
+    with pytest.raises(InputError, match=r"^no checkpoint of step 7 in .*; there are 5, 10.$"):
+        ddpm.load(workdir, step=7)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Jupyter's own
+def test_the_notebook_runs(workdir, monkeypatch):
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(REPO / "notebooks" / "load_and_sample.ipynb", as_version=4)
+    monkeypatch.setenv("DDPM_WORKDIR", str(workdir))
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(REPO)}}).execute()
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 3
