@@ -8,7 +8,7 @@ INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
 train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
-	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode evaluate
+	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode eval
 
 test: $(VENV)/installed-test lint  ## all tests but those against diffusers
 	$(RUN) -m pytest --ignore tests/parity -m "not slow"

@@ -17,9 +17,9 @@ from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "evaluate", "prepare"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "prepare"], "What to do.")
 NUM = flags.DEFINE_integer("num", 64, "Images to draw in mode sample.", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and evaluate.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and eval.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
 
 
@@ -47,7 +47,7 @@ def _run() -> int:
     if mode == "train":
         sharding.split_cpu(config.training.cpu_devices)
         return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
-    if mode == "evaluate":
+    if mode == "eval":
         return modes.evaluate(config, workdir, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
     return modes.sample(config, workdir, num=NUM.value, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
 

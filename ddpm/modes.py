@@ -64,20 +64,25 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
             pictures.save_png(workdir / "samples" / f"{step:08d}.png", sheet)
             writer.image(step, "samples", sheet)
 
-        with ProgressBar(first, config.training.num_steps) as progress:
+        with ProgressBar(first, config.training.num_steps) as bar:
+
+            def report(step: int, figures: dict) -> None:
+                bar(step, figures)
+                if figures:
+                    writer.scalars(step, figures)
+
             step, state = loop.train(
                 state,
                 steps,
                 feed.start(int(state.batch)),
                 build.plan(config),
                 steps_per_dispatch=_steps_per_dispatch(config.training.steps_per_dispatch, feed.resident),
-                checkpoints=checkpoints,
-                record=record,
-                metrics=writer,
+                save=lambda step, state: checkpoints.save(step, state, record),
                 preview=preview,
-                progress=progress,
+                progress=report,
                 interrupted=interrupted,
             )
+        checkpoints.finish()
         writer.close()
         if interrupted():
             print(f"step {step} is saved in {workdir}; the same command goes on from there")

@@ -60,7 +60,7 @@ def test_sampling_without_an_experiment_uses_the_runs_own(workdir):
 
 
 def test_evaluation_prints_and_writes_its_figures(workdir):
-    code, out, err = run(*TINY, f"--workdir={workdir}", "--mode=evaluate", "--config.evaluation.num_samples=80")
+    code, out, err = run(*TINY, f"--workdir={workdir}", "--mode=eval", "--config.evaluation.num_samples=80")
     assert code == 0, err
     figures = json.loads((workdir / "evaluation.json").read_text())
     assert figures["num_samples"] == 80 and figures["num_reference"] == 1000 and figures["nfe"] == 5

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -217,3 +218,71 @@ def test_what_is_due_when():
     assert [step for step in range(11) if p.due(step, p.log_every)] == [4, 8, 10]
     assert not any(p.due(step, 0) for step in range(11))
     assert [p.until_due(step) for step in (0, 3, 4, 8, 9)] == [4, 1, 1, 2, 1]
+
+
+class Recorded:
+    """Stands for all that the loop calls; notes what it does, and when."""
+
+    def __init__(self, finite=lambda batch: True):
+        self.saved, self.logged, self.previewed, self.finite = [], [], [], finite
+
+    def steps(self, state, given, batches):
+        ok = [self.finite(int(state.batch) + i) for i in range(batches)]
+        skipped = 0 if ok[-1] else int(state.skipped) + batches
+        figures = dict(loss=1.0, grad_norm=2.0, finite=np.array(ok), skipped=skipped)
+        figures |= dict(quarter_loss=np.ones(4), quarter_count=np.ones(4)) if batches == 1 else {}
+        if batches > 1:
+            per = {"loss": (), "grad_norm": (), "skipped": (), "quarter_loss": (4,), "quarter_count": (4,)}
+            figures = {k: np.full((batches, *shape), 1.0) for k, shape in per.items()} | {"finite": np.array(ok)}
+            figures["skipped"] = np.zeros(batches, int)
+        return dataclasses.replace(state, batch=state.batch + batches, skipped=jnp.asarray(skipped)), figures
+
+    def run(self, state=None, stop=lambda: False, steps_per_dispatch=1, **options):
+        return loop.train(
+            state or init_state({"a": jnp.zeros(())}, optax.sgd(0.1)),
+            self.steps,
+            iter(lambda: None, 1),
+            plan(**options),
+            steps_per_dispatch=steps_per_dispatch,
+            save=lambda step, state: self.saved.append(step),
+            preview=lambda step, state: self.previewed.append(step),
+            progress=lambda step, figures: figures and self.logged.append((step, figures)),
+            interrupted=stop,
+        )
+
+
+@pytest.mark.parametrize("steps_per_dispatch", [1, 2])
+def test_the_loop_saves_samples_and_logs_when_due(steps_per_dispatch):
+    seen = Recorded()
+    step, state = seen.run(steps_per_dispatch=steps_per_dispatch, sample_every=6)
+    assert (step, int(state.batch)) == (10, 10)
+    assert seen.saved == [5, 10] and seen.previewed == [6, 10] and [s for s, _ in seen.logged] == [4, 8, 10]
+
+
+def test_the_loop_counts_accumulated_batches_as_one_step():
+    seen = Recorded()
+    step, state = seen.run(accumulate=3)
+    assert (step, int(state.batch)) == (10, 30) and seen.saved == [5, 10]
+
+
+def test_an_interruption_saves_the_step_it_came_in():
+    seen, asked = Recorded(), iter([False] * 3 + [True])
+    assert seen.run(stop=lambda: next(asked))[0] == 3
+    assert seen.saved == [3]
+
+
+def test_a_run_of_batches_that_are_not_finite_stops_with_its_steps_and_a_remedy():
+    with pytest.raises(InputError) as caught:
+        Recorded(finite=lambda batch: batch < 4).run()
+    assert str(caught.value) == (
+        "loss or gradient was not finite for 4 batches in a row, steps 5 to 8; they were skipped and parameters, EMA and "
+        "checkpoints are as before. Lower optimizer.learning_rate or optimizer.clip_norm, look at the data, or use float32 "
+        "instead of bfloat16; then run the same command."
+    )
+
+
+def test_single_batches_that_are_not_finite_are_counted_and_left_out_of_the_averages():
+    seen = Recorded(finite=lambda batch: batch != 2)
+    seen.run()
+    assert [figures["skipped"] for _, figures in seen.logged] == [1, 0, 0]
+    assert seen.logged[0][1]["loss"] == 1.0 and seen.logged[0][1]["loss_t_quarter_1"] == 1.0

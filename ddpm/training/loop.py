@@ -11,8 +11,7 @@ import numpy as np
 from ddpm.data.pipeline import Feed
 from ddpm.errors import InputError
 from ddpm.rng import stream
-from ddpm.training.checkpoint import Checkpoints
-from ddpm.training.metrics import Metrics, average
+from ddpm.training.metrics import average
 from ddpm.training.state import State
 
 
@@ -73,9 +72,7 @@ def train(
     plan: Plan,
     *,
     steps_per_dispatch: int,
-    checkpoints: Checkpoints,
-    record: dict,
-    metrics: Metrics,
+    save: Callable[[int, State], None],
     preview: Callable[[int, State], None],
     progress: Callable[[int, dict], None],
     interrupted: Callable[[], bool],
@@ -87,9 +84,9 @@ def train(
       steps: as `compile_steps` makes it.
       given: what each dispatch is given to draw its batches from.
       steps_per_dispatch: steps in one dispatch where nothing is due in between.
-      record: what a checkpoint stores beside the state.
-      preview: draws samples at a step.
-      progress: shows the step and its newest figures.
+      save: starts to write a checkpoint.
+      preview: draws samples.
+      progress: told every step, and its figures where they are due.
       interrupted: whether to save and leave.
     Returns:
       The last step and its state.
@@ -105,10 +102,9 @@ def train(
         if step > first and plan.due(step, plan.sample_every) and not stop:
             preview(step, state)
         if stop or plan.due(step, plan.save_every):
-            checkpoints.save(step, state, record)
+            save(step, state)
         since += time.monotonic() - paused
         if stop or step >= plan.num_steps:
-            checkpoints.finish()
             return step, state
 
         n = steps_per_dispatch if steps_per_dispatch <= plan.until_due(step) else 1
@@ -127,7 +123,6 @@ def train(
             batches = sum(np.size(figures["loss"]) for figures in window)
             rate = batches * plan.batch_size / (time.monotonic() - since)
             figures = average(window) | {"images_per_second": rate}
-            metrics.scalars(step, figures)
             progress(step, figures)
             _check_skipped(int(np.ravel(window[-1]["skipped"])[-1]), step, plan)
             window, since = [], time.monotonic()

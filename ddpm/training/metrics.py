@@ -7,7 +7,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 
-def average(window: list[dict]) -> dict[str, float]:
+def average(window: list[dict]) -> dict[str, float | int]:
     """Figures of a window of batches; skipped ones count only as skipped.
 
     `window` holds what the compiled step returned, each value of shape [...] or [batches, ...].
@@ -43,7 +43,7 @@ class Metrics:
         self._lines = self.path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
-    def scalars(self, step: int, figures: dict[str, float]) -> None:
+    def scalars(self, step: int, figures: dict[str, float | int]) -> None:
         """Writes the figures of a step."""
         self._lines.write(json.dumps({"step": step} | figures) + "\n")
         self._lines.flush()

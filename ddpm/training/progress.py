@@ -35,7 +35,7 @@ class ProgressBar:
     def __exit__(self, *exception):
         self._bar.stop()
 
-    def __call__(self, step: int, figures: dict[str, float]) -> None:
+    def __call__(self, step: int, figures: dict[str, float | int]) -> None:
         """Shows the step, and its figures where there are new ones."""
         self._bar.update(self._task, completed=step)
         if not figures:
