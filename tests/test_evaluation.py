@@ -34,10 +34,10 @@ def test_frechet_distance_of_rank_deficient_features():
 
 def test_precision_and_recall_by_hand():
     real = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])  # radii for k = 2: 2, 1, 2 about each cluster
-    generated = np.array([[0.5], [1.5], [2.5], [30.0]])  # radii: 2, 1, 2, 28.5
+    generated = np.array([[0.5], [1.5], [3.5], [30.0]])  # radii: 3, 2, 3, 28.5
     precision, recall = precision_recall(real, generated, k=2)
-    assert precision == 3 / 4
-    assert recall == 1.0  # the outlier's ball reaches back to 1.5; 0, 1 and 2 are within 2 of 0.5
+    assert precision == 3 / 4  # 3.5 is within 2 of 2
+    assert recall == 1.0  # the outlier's ball reaches back to 1.5; 0, 1 and 2 are within 3 of 0.5
     assert precision_recall(real, generated[:3], k=2)[1] == 3 / 6
 
 

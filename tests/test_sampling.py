@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import affine_moments, gaussian_eps, gaussian_ode, mixture_eps
+from oracles import affine_moments, gaussian_eps, gaussian_ode, mixture_eps, posterior_by_bayes
 
 from ddpm import build, sampling
 from ddpm.diffusion import schedules
@@ -100,6 +100,21 @@ def test_ddim_with_eta_1_is_ancestral_with_the_posterior_variance():
     a = driver.generate(ddim(vp, eta=1.0), denoise, jnp.asarray(times), keys, (2,))
     b = driver.generate(ancestral(vp, variance="posterior"), denoise, jnp.asarray(times), keys, (2,))
     np.testing.assert_allclose(a, b, atol=1e-8)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_ddim_noise_is_eta_times_that_of_the_posterior(eta, monkeypatch):
+    vp, (s, t) = process(), (400, 700)
+
+    def step(z):
+        monkeypatch.setattr("ddpm.sampling.ddim.normal", lambda keys, shape: jnp.full((1, *shape), z))
+        return float(
+            ddim(vp, eta=eta).step(lambda x, t: (x, x), jnp.ones((1, 1)), jnp.int32(t), jnp.int32(s), None)[0, 0]
+        )
+
+    _, variance = posterior_by_bayes(vp.alpha_bar, 0.0, 0.0, s, t)
+    assert step(1.0) - step(0.0) == pytest.approx(eta * np.sqrt(variance), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
