@@ -11,8 +11,7 @@ train: $(VENV)/installed  ## train the digits experiment, look at samples, print
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode eval
 
 test: $(VENV)/installed-test lint  ## all tests but those against diffusers
-	$(RUN) -m pytest --ignore tests/parity -m "not slow"
-	$(RUN) -m pytest --ignore tests/parity -m slow
+	$(RUN) -m pytest --ignore tests/parity
 
 quick: $(VENV)/installed-test  ## the tests that take seconds
 	$(RUN) -m pytest --ignore tests/parity -m "not slow"

@@ -19,6 +19,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # of the commands that tes
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # what takes seconds comes first
+
+
 @pytest.fixture
 def x64():
     """Double precision, for exact formulas."""

@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import pathlib
@@ -13,6 +14,15 @@ from ddpm.errors import InputError
 from ddpm.training import checkpoint, sharding
 from ddpm.training.checkpoint import Checkpoints
 from ddpm.training.state import init_state
+
+# Orbax leaves coroutines behind when a read fails; what they say when they are collected is no warning of ours.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    yield
+    gc.collect()
 
 
 def state_of(value, size=4096):
@@ -92,12 +102,13 @@ def test_no_checkpoint_is_none(tmp_path):
 
 
 def truncate(directory, step):
-    file = array_files(directory, step)[-1]
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for file in array_files(directory, step):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 9])
 
 
-def delete_largest(directory, step):
-    array_files(directory, step)[-1].unlink()
+def delete_arrays(directory, step):
+    for file in array_files(directory, step):
+        file.unlink()
 
 
 def cut_record(directory, step):
@@ -112,7 +123,7 @@ def empty(directory, step):
     subprocess.run(["rm", "-r", *map(str, (directory / str(step)).iterdir())], check=True)
 
 
-DAMAGE = [flip_byte, truncate, delete_largest, cut_record, delete_manifest, empty]
+DAMAGE = [flip_byte, truncate, delete_arrays, cut_record, delete_manifest, empty]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
