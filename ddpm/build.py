@@ -69,7 +69,8 @@ def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
     for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
         if only in (None, file.name) and module.__name__.startswith("ddpm."):
             inside = public(importlib.import_module(f"{module.__name__}.{file.name}"))
-            found |= {name.lower(): value for name, value in inside.items() if name.lower() == file.name}
+            bare = file.name.replace("_", "")
+            found |= {file.name: value for name, value in inside.items() if name.lower() in (file.name, bare)}  # noqa: B035
     return found
 
 
@@ -87,9 +88,14 @@ def call(kind: str, function: Callable, *args: Any, options: dict) -> Any:
     return function(*args, **options)
 
 
+def own_name(section: ConfigDict) -> str:
+    """The choice's name without the path of a dotted one: where its options stand in the section."""
+    return section.name.rpartition(".")[2]
+
+
 def options_of(section: ConfigDict) -> dict:
-    """The options a section holds for the choice it names: section[section.name], if there is any."""
-    return dict(section[section.name]) if section.name in section else {}
+    """The options a section holds for the choice it names, if there are any."""
+    return dict(section[own_name(section)]) if own_name(section) in section else {}
 
 
 def dataset(config: ConfigDict) -> Dataset:
@@ -129,6 +135,8 @@ def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
     """The optimizer of `config.optimizer`: any of optax by its name."""
     section = config.optimizer
     method = find("optimizer", "optax", section.name)
+    if "learning_rate" not in inspect.signature(method).parameters:
+        raise InputError(f"optax.{section.name} is no optimizer: it takes no learning_rate. DDPM uses adam.")
     options = options_of(section)
     call("optimizer", method, section.learning_rate, options=options)
     return optimizer.optimizer(

@@ -6,8 +6,10 @@ from ml_collections import ConfigDict
 
 from ddpm.errors import InputError
 
-# What makes other parameters of the same checkpoint, or other meaning of the same parameters.
-FIXED = ("data.name", "model", "schedule", "optimizer.name", "optimizer.accumulate", "seed")
+# What makes other parameters of the same checkpoint, or other meaning of the same parameters ...
+FIXED = ("data", "model", "schedule", "optimizer.name", "seed")
+# ... but for these keys, which do not.
+FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout")
 
 
 def to_json(config: ConfigDict) -> dict:
@@ -35,10 +37,24 @@ def flat(values: dict, prefix: str = "") -> dict:
 
 
 def differences(old: dict, new: dict) -> dict[str, tuple]:
-    """Keys that differ between two JSON configurations, by dotted name: (old value, new value)."""
-    old, new = flat(old), flat(new)
+    """Keys in use that differ between two JSON configurations, by dotted name: (old value, new value)."""
+    old, new = flat(_chosen(old)), flat(_chosen(new))
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted(old.keys() | new.keys())}
     return {key: (a, b) for key, (a, b) in pairs.items() if a != b}
+
+
+def _chosen(config: dict) -> dict:
+    """Without the options of choices that a section does not name."""
+
+    def in_use(section, key, value):
+        return "name" not in section or not isinstance(value, dict) or key == section["name"].rpartition(".")[2]
+
+    return {
+        name: {key: value for key, value in section.items() if in_use(section, key, value)}
+        if isinstance(section, dict)
+        else section
+        for name, section in config.items()
+    }
 
 
 def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str]:
@@ -48,11 +64,21 @@ def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str
       old, new: JSON configurations.
       accept: let changes pass that make it another experiment.
     Raises:
-      InputError: the model, process, data, seed or optimizer changed.
+      InputError: the model, process, data, seed or kind of optimizer changed.
     """
     changed = differences(old, new)
     named = [f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items()]
-    fatal = [line for line in named if any(line.startswith((key + ".", key + ":")) for key in FIXED)]
+    fatal = [
+        line
+        for line, key in zip(named, changed, strict=True)
+        if key.rpartition(".")[2] not in FREE and any(key == fixed or key.startswith(fixed + ".") for fixed in FIXED)
+    ]
+    if "optimizer.accumulate" in changed:
+        before, now = changed["optimizer.accumulate"]
+        raise InputError(
+            f"optimizer.accumulate: {before} -> {now}: steps of {workdir} are counted in {before} batches each, so it cannot "
+            "change. Change training.batch_size, or give another --workdir."
+        )
     if fatal and not accept:
         raise InputError(
             f"{workdir} holds another experiment: {'; '.join(fatal)}. Give its own configuration, another --workdir, "

@@ -14,7 +14,15 @@ class InputError(ValueError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that nothing answers to: lists the known ones and the nearest."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    listed = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:30])}, ... ({len(known)} in all)"
-    return InputError(f"unknown {kind} {name!r}.{hint} Known: {listed}.")
+    if len(known) > 30:
+        return InputError(f"unknown {kind} {name!r}.{hint} Near to it: {', '.join(nearest)}; {len(known)} are known.")
+    return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def check_at_least(low: float, **values: float) -> None:
+    """Raises InputError for a value below `low`, by its name."""
+    for name, value in values.items():
+        if not value >= low:
+            raise InputError(f"{name} = {value} must be at least {low}.")

@@ -1,14 +1,16 @@
 """The command: `python -m ddpm.main --config experiments/digits.py --workdir runs/digits`."""
 
-import errno
 import os
 import pathlib
 import re
+import runpy
+import signal
 import sys
+import traceback
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from ddpm import config as configs
 from ddpm import modes
@@ -29,10 +31,12 @@ def main(argv: list[str]) -> int:
         return _run()
     except InputError as error:
         return _mistake(error)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _mistake(f"the disk is full ({error}). Free some space and run the same command.")
+    except OSError as error:  # a full or read-only disk, a file where a directory should be
+        return _mistake(
+            f"{error.filename or WORKDIR.value}: {error.strerror or error}. Mend it and run the same command."
+        )
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _run() -> int:
@@ -58,27 +62,34 @@ def _parse_flags(argv: list[str]) -> list[str]:
         -1,
         False,
     )  # warnings: Orbax says fifty lines a checkpoint at level info
-    given = " ".join(argv)
-    for file in re.findall(r" --?config[= ]([^ :]+)", given):
-        if not pathlib.Path(file).is_file():
-            sys.exit(_mistake(unknown_name("experiment", file, map(str, pathlib.Path("experiments").glob("*.py")))))
     try:
+        _check_experiment(argv)
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError):  # ml_collections' words for a key that the experiment has not
-        known = configs.flat(_experiment(re.findall(r" --?config[= ](\S+)", given)[-1]).to_dict())
-        for key in re.findall(r" --?(?:no)?config\.([^= ]+)", given):
-            if key not in known:
-                sys.exit(_mistake(unknown_name("configuration key", key, known)))
-        raise
-    except flags.Error as error:
+    except (flags.Error, InputError) as error:
         sys.exit(_mistake(error))
 
 
-def _experiment(file: str) -> ConfigDict:
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
-    values(["", f"--config={file}"])
-    return config.value
+def _check_experiment(argv: list[str]) -> None:
+    """Raises InputError for a file, or a key, that ml_collections would answer with a traceback."""
+    named = [
+        b if a in ("--config", "-config") else a.partition("=")[2]
+        for a, b in zip(argv, [*argv[1:], ""], strict=True)
+        if re.fullmatch(r"--?config(=.*)?", a)
+    ]
+    for path in named:
+        file, _, argument = path.partition(":")
+        if not pathlib.Path(file).is_file():
+            raise unknown_name("experiment", file, map(str, pathlib.Path("experiments").glob("*.py")))
+        try:
+            config = runpy.run_path(file)["get_config"](*([argument] if argument else []))
+        except Exception as error:  # whatever the user's file raises
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+            line = lines[-1] if lines else getattr(error, "lineno", "?")
+            raise InputError(f"{file}, line {line}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        known = configs.flat(config.to_dict())
+        for key in (match[1] for match in (re.match(r"--?(?:no)?config\.([^=]+)", a) for a in argv) if match):
+            if key not in known:
+                raise unknown_name("configuration key", key, known)
 
 
 def _mistake(error: Exception | str) -> int:

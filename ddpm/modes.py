@@ -10,10 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm import build, pictures
-from ddpm.config import check_same_run, to_json
+from ddpm.config import check_same_run, differences, to_json
 from ddpm.data import tfds
-from ddpm.data.pipeline import in_memory
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least
 from ddpm.evaluation.frechet import frechet_distance
 from ddpm.evaluation.precision_recall import precision_recall
 from ddpm.run import Run, load
@@ -60,7 +59,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         )
 
         def preview(step: int, state: State) -> None:
-            sheet = pictures.grid(samples(state.ema_params, PREVIEW_IMAGES, seed=PREVIEW_SEED))
+            sheet = pictures.visible(pictures.grid(samples(state.ema_params, PREVIEW_IMAGES, seed=PREVIEW_SEED)))
             pictures.save_png(workdir / "samples" / f"{step:08d}.png", sheet)
             writer.image(step, "samples", sheet)
 
@@ -106,9 +105,9 @@ def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: 
     run = _open(config, workdir, accept_changes)
     choice = run.config.sampler
     images = run.sampler()(run.params, num, seed=seed, progress=lambda done: print(f"{done}/{num} images", flush=True))
-    name = workdir / "samples" / f"step{run.step}_{choice.name}{choice.num_steps}_seed{seed}"
-    pictures.save_png(name.with_suffix(".png"), pictures.grid(images[:PREVIEW_IMAGES]))
-    np.savez_compressed(name.with_suffix(".npz"), arr_0=images)
+    name = f"{workdir}/samples/step{run.step}_{build.own_name(choice)}{choice.num_steps}_seed{seed}"
+    pictures.save_png(pathlib.Path(f"{name}.png"), pictures.grid(images[:PREVIEW_IMAGES]))
+    np.savez_compressed(f"{name}.npz", arr_0=images)
     print(f"samples   {name}.png, {name}.npz (step {run.step}, EMA, {run.sampler().nfe} network evaluations an image)")
     return 0
 
@@ -117,9 +116,12 @@ def evaluate(config: ConfigDict | None, workdir: pathlib.Path, *, seed: int, acc
     """Compares samples with real images, pixels in [0, 1] as features: improved precision and recall, Frechet distance."""
     run = _open(config, workdir, accept_changes)
     section, choice = run.config.evaluation, run.config.sampler
-    images = in_memory(build.dataset(run.config))
+    check_at_least(4, num_samples=section.num_samples, num_reference=section.num_reference)  # for 3 neighbours each
+    images = build.dataset(run.config).images
     chosen = np.random.default_rng(0).permutation(len(images))[: section.num_reference]
-    real, generated = (_pixel_features(x) for x in (images[chosen], run.sample(section.num_samples, seed=seed)))
+    real, generated = (
+        _pixel_features(x) for x in (np.stack([images[i] for i in chosen]), run.sample(section.num_samples, seed=seed))
+    )
     if min(len(real), len(generated)) <= real.shape[1]:
         logging.warning(
             "%d and %d images give no covariance of %d pixels: do not trust the Frechet distance; raise "
@@ -176,6 +178,10 @@ def _check_workdir(record: dict, workdir: pathlib.Path, accept_changes: bool) ->
             continue
         for line in check_same_run(before["config"], record["config"], str(workdir), accept_changes):
             logging.warning("changed since checkpoint %d: %s", step, line)
+        for package, (was, now) in differences(before["versions"], checkpoint.versions()).items():
+            logging.warning(
+                "%s was %s at checkpoint %d and is %s: numbers may differ in the last bits", package, was, step, now
+            )
         if before["facts"] != json.loads(json.dumps(record["facts"])):
             logging.warning("the data changed since checkpoint %d: %s -> %s", step, before["facts"], record["facts"])
         return

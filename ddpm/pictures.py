@@ -63,9 +63,13 @@ def _spread(length: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, length - 1, count).round().astype(int))
 
 
+def visible(pixels: np.ndarray) -> np.ndarray:
+    """Pixels [..., channels] as grey or colour; of other numbers of channels, which have no colour, the first."""
+    return pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
+
+
 def _image(pixels: np.ndarray, min_side: int) -> Image.Image:
-    if pixels.shape[-1] not in (1, 3):
-        pixels = pixels[..., :1]  # other channel counts have no colour: show the first
+    pixels = visible(pixels)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     factor = max(1, math.ceil(min_side / min(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

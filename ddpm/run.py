@@ -23,7 +23,7 @@ class Run:
     """A model at a step of its training. Samples and figures are those of the EMA parameters.
 
     config: the experiment it was trained with.
-    step: optimizer updates done.
+    step: optimizer updates done, skipped ones included.
     facts: shape, number and classes of its data.
     params: EMA parameters.
     process: the forward process.
@@ -58,7 +58,7 @@ class Run:
         section.name = sampler or section.name
         section.num_steps = section.num_steps if num_steps is None else num_steps
         section.batch_size = section.batch_size if batch_size is None else batch_size
-        section[section.name] = build.options_of(section) | options
+        section[build.own_name(section)] = build.options_of(section) | options
         wanted = section.to_json(sort_keys=True)
         if wanted not in self._samplers:
             self._samplers[wanted] = build.batched_sampler(config, self.facts.shape, self._mesh)
@@ -73,8 +73,19 @@ class Run:
         return self.sampler(**choice).path(self.params, num, seed=seed)
 
     def denoise(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t in 1..T, [batch] or one for all."""
-        return self._denoise(self.params, x_t, np.asarray(t))
+        """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t in 1..T, [batch] or one for all.
+
+        Raises:
+          InputError: images of another shape, or a time outside 1..T.
+        """
+        t = np.asarray(t)
+        if x_t.shape[1:] != self.facts.shape:
+            raise InputError(f"x_t of shape {x_t.shape} is no batch of images of shape {self.facts.shape}.")
+        if not np.issubdtype(t.dtype, np.integer) or t.min() < 1 or t.max() > self.process.T:
+            raise InputError(
+                f"t = {t} must be integers in 1..{self.process.T}; at t = 0 there is no noise to take away."
+            )
+        return self._denoise(self.params, x_t, t)
 
 
 def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     """The defaults."""
-    return ConfigDict(
+    config = ConfigDict(
         dict(
             seed=0,  # of parameters, batches, noise and dropout
             data=dict(
@@ -62,11 +62,11 @@ def get_config() -> ConfigDict:
             training=dict(
                 cpu_devices=1,  # devices a CPU is split into; two train a small network up to twice as fast as one
                 batch_size=128,  # over all devices
-                num_steps=800_000,  # optimizer updates
+                num_steps=800_000,  # optimizer updates, skipped ones included
                 steps_per_dispatch=0,  # steps compiled into one; 0 chooses: 1 on CPU, 10 on accelerators
                 log_every=100,
                 sample_every=10_000,  # 64 images of fixed seeds; 0 for never
-                save_every=5_000,
+                save_every=5_000,  # and at the end
                 keep=2,  # newest checkpoints kept
                 keep_every=0,  # keep also multiples of this; 0 for none
                 max_skipped=20,  # batches in a row without a finite loss before the run stops
@@ -82,3 +82,6 @@ def get_config() -> ConfigDict:
             evaluation=dict(num_samples=500, num_reference=1000),
         )
     )
+    return (
+        config.lock()
+    )  # a misspelt key is an error; `with config.unlocked():` adds the options of a choice of one's own

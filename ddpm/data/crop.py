@@ -12,6 +12,7 @@ def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     Raises:
       ValueError: pixels of 32 bits, whose white is unknown.
     """
+    image = ImageOps.exif_transpose(image)  # cameras note which way is up instead of turning the pixels
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of 32 bits, mode {image.mode}; images have 8 or 16 bits a channel")
     if image.mode.startswith("I;16"):  # PIL would clip at 255

@@ -43,7 +43,7 @@ def folder(*, path: str, size: int, channels: int = 3) -> Dataset:
       InputError: no such folder, no image in it, a file that is no image, or a size that is none.
     """
     root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
+    if not path or not root.is_dir():
         raise InputError(f"no folder {path!r}: give the folder of images with --config.data.folder.path=FOLDER.")
     if size < 1 or channels not in (1, 3):
         raise InputError(

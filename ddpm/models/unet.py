@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least, unknown_name
 from ddpm.models.layers import (
     DEFAULT_INIT,
     ZERO_INIT,
@@ -20,6 +20,8 @@ from ddpm.models.layers import (
     sinusoidal,
 )
 from ddpm.shapes import Images
+
+DTYPES = ("float32", "bfloat16", "float64")
 
 
 class UNet(nn.Module):
@@ -37,7 +39,8 @@ class UNet(nn.Module):
       dtype: of activations, 'float32' or 'bfloat16'; parameters, norms and softmax stay float32.
       remat: recompute the blocks in the backward pass: less memory, about a third more time.
     Raises:
-      InputError: an image whose size the levels do not divide, or an attention resolution that no level has.
+      InputError: an argument out of its range, an image whose size the levels do not divide, or an attention
+        resolution that no level has.
 
     Ho et al. 2020, appendix B.
     """
@@ -98,6 +101,22 @@ class UNet(nn.Module):
         return conv(self.out_channels, init=ZERO_INIT, name="conv_out")(h)
 
     def _check(self, height: int, width: int) -> None:
+        check_at_least(1, **{"model.unet.num_res_blocks": self.num_res_blocks, "model.unet.num_heads": self.num_heads})
+        if self.channels < 4 or self.channels % 4:
+            raise InputError(f"model.unet.channels = {self.channels} must be a multiple of 4; DDPM uses 128.")
+        mults = tuple(self.channel_mult)
+        if not mults or not all(isinstance(mult, int) and mult > 0 for mult in mults):
+            raise InputError(
+                f"model.unet.channel_mult = {mults} must be positive integers, one a level, as (1, 2, 2, 2)."
+            )
+        if any(self.channels * mult % self.num_heads for mult in mults):
+            raise InputError(
+                f"model.unet.num_heads = {self.num_heads} does not divide {self.channels} times {mults} channels."
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"model.unet.dropout = {self.dropout} is not in [0, 1); DDPM uses 0.1.")
+        if self.dtype not in DTYPES:
+            raise unknown_name("model.unet.dtype", self.dtype, DTYPES)
         halvings = len(self.channel_mult) - 1
         for side, size in (("height", height), ("width", width)):
             if size % 2**halvings:

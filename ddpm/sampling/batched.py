@@ -11,7 +11,7 @@ import psutil
 
 from ddpm.data.pixels import to_pixels
 from ddpm.diffusion.process import VP
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least
 from ddpm.rng import per_index, stream
 from ddpm.sampling.denoise import denoiser
 from ddpm.sampling.driver import Sampler, generate, time_grid
@@ -81,6 +81,7 @@ class BatchedSampler:
           params: of the network, on the devices.
           progress: told how many are done after each batch.
         """
+        check_at_least(1, num=num)
         batches = []
         while (done := sum(map(len, batches))) < num:
             try:
@@ -105,6 +106,7 @@ class BatchedSampler:
         Raises:
           InputError: they do not fit the memory.
         """
+        check_at_least(1, num=num)
         try:
             return self._batch(params, seed, 0, -(-num // self._devices) * self._devices, keep_path=True)[:, :num]
         except OutOfMemory as error:

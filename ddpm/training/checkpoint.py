@@ -16,10 +16,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least
 from ddpm.training.state import State
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+# Orbax reports a failure by hundreds of lines from its threads; what failed is raised and told in one line here.
+logging.getLogger("absl").addFilter(lambda log: "orbax" not in log.pathname or log.levelno < logging.WARNING)
 
 
 class Broken(Exception):
@@ -36,6 +40,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, *, keep: int, keep_every: int):
+        check_at_least(1, **{"training.keep": keep})
+        check_at_least(0, **{"training.keep_every": keep_every})
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         policies = [preservation_policy.LatestN(keep)]
         if keep_every:
@@ -94,6 +100,12 @@ class Checkpoints:
                 self._manager.reload()
             else:
                 return step, restored
+        aside = sorted((self.directory.parent / "broken_checkpoints").glob("*"))
+        if aside and not steps:
+            raise InputError(
+                f"{self.directory} is empty, but {aside[0].parent} holds broken checkpoints of this run. "
+                "Mend and move one back, or remove that folder to start anew."
+            )
         if steps:
             raise InputError(f"none of the checkpoints {steps} in {self.directory} is intact; they were set aside.")
         return None
@@ -172,11 +184,21 @@ def versions() -> dict[str, str]:
 
 
 def _read(directory, step, item, handler, args):
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of a file that per-item reads do not need
     try:
         return ocp.Checkpointer(handler).restore(directory / str(step) / item, args=args)
     except Exception as error:
+        if any(_is_of_the_machine(e) for e in _chain(error)):
+            raise
         raise Broken(f"{item}: {_first_line(error)}") from error
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    # No fault of the checkpoint, so no reason to set it aside.
+    return (
+        isinstance(error, (MemoryError, PermissionError))
+        or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE))
+        or "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 def _path(path) -> str:

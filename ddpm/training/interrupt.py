@@ -10,18 +10,15 @@ EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether SIGTERM or SIGINT has come; a second SIGINT ends the process at once."""
+    """Gives a function that tells whether SIGTERM or SIGINT has come; a SIGINT after that ends the process at once."""
     seen = []
 
     def handle(number, frame):
-        if number == signal.SIGINT and signal.SIGINT in seen:
+        if number == signal.SIGINT and seen:
             os._exit(128 + number)
         seen.append(number)
         name = signal.Signals(number).name
-        os.write(
-            2,
-            f"\n{name}: saving and leaving; Ctrl-C {'again ' if number == signal.SIGINT else ''}leaves at once\n".encode(),
-        )
+        os.write(2, f"\n{name}: saving and leaving; Ctrl-C from now on leaves at once\n".encode())
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, handle) for number in numbers}

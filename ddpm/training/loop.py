@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ddpm.data.pipeline import Feed
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least
 from ddpm.rng import stream
 from ddpm.training.metrics import average
 from ddpm.training.state import State
@@ -17,12 +17,15 @@ from ddpm.training.state import State
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """When a run does what, in steps; a step is one optimizer update.
+    """When a run does what, in steps; a step is one optimizer update, or one skipped.
 
-    num_steps: steps of the whole run.
+    num_steps: steps of the whole run; after the last one it saves.
     log_every, sample_every, save_every: at multiples of these and at the last step; 0 for never.
     batch_size, accumulate: images a batch, and batches a step.
-    max_skipped: batches skipped in a row, for a loss or gradient that is not finite, before the run stops.
+    max_skipped: batches skipped in a row, for what is not finite, before the run stops.
+
+    Raises:
+      InputError: a negative interval, or another number below 1.
     """
 
     num_steps: int
@@ -32,6 +35,11 @@ class Plan:
     batch_size: int
     accumulate: int
     max_skipped: int
+
+    def __post_init__(self):
+        intervals = ("log_every", "sample_every", "save_every")
+        for field, value in dataclasses.asdict(self).items():
+            check_at_least(0 if field in intervals else 1, **{f"training.{field}": value})
 
     def due(self, step: int, every: int) -> bool:
         """Whether something done `every` steps is due at `step`."""
@@ -94,15 +102,15 @@ def train(
       InputError: too many batches in a row were not finite, or a checkpoint could not be written.
     """
     step = int(state.batch) // plan.accumulate
-    first, window, since = step, [], time.monotonic()
+    first, window, since, compiled = step, [], time.monotonic(), 0
     while True:
         stop = interrupted()
-        # Sample and save before the next batch is drawn: both see state `step` and change nothing in it.
+        # Save and sample before the next batch is drawn: both see state `step` and change nothing in it.
         paused = time.monotonic()
+        if stop or step >= plan.num_steps or plan.due(step, plan.save_every):
+            save(step, state)
         if step > first and plan.due(step, plan.sample_every) and not stop:
             preview(step, state)
-        if stop or plan.due(step, plan.save_every):
-            save(step, state)
         since += time.monotonic() - paused
         if stop or step >= plan.num_steps:
             return step, state
@@ -116,18 +124,22 @@ def train(
                 state, figures = steps(state, next(given), 1)
                 window.append(figures)
         step += n
-        jax.block_until_ready(window[-2:][0])  # run at most one dispatch ahead, so that an interruption is soon heeded
+        # Wait for all but the newest dispatch, so that an interruption and what is not finite are soon heeded.
+        _check_skipped(int(np.ravel(window[-2:][0]["skipped"])[-1]), step - (n if window[1:] else 0), plan)
+        if step == first + n:
+            jax.block_until_ready(state)
+            since, compiled = time.monotonic(), len(window)  # the first dispatch compiles
 
         if plan.due(step, plan.log_every):
             window = jax.device_get(window)
-            batches = sum(np.size(figures["loss"]) for figures in window)
+            batches = sum(np.size(figures["loss"]) for figures in window[compiled:])
             rate = batches * plan.batch_size / (time.monotonic() - since)
             figures = average(window) | {"images_per_second": rate}
             progress(step, figures)
-            _check_skipped(int(np.ravel(window[-1]["skipped"])[-1]), step, plan)
-            window, since = [], time.monotonic()
+            window, since, compiled = [], time.monotonic(), 0
         else:
             progress(step, {})
+            window = window if plan.log_every else window[-1:]
 
 
 def _check_skipped(in_a_row: int, step: int, plan: Plan) -> None:

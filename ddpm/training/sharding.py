@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least
 
 
 def split_cpu(devices: int) -> None:
     """Makes a CPU so many devices, before anything is computed; JAX_NUM_CPU_DEVICES in the environment goes first."""
+    check_at_least(1, **{"training.cpu_devices": devices})
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", devices)
 

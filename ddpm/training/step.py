@@ -11,6 +11,7 @@ from ddpm.data.pixels import to_images
 from ddpm.diffusion.losses import simple
 from ddpm.diffusion.process import VP, diffuse
 from ddpm.diffusion.timesteps import uniform
+from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal, per_index
 from ddpm.shapes import Key, Pixels
 from ddpm.training.state import State
@@ -27,7 +28,7 @@ def train_step(
 ) -> Callable[[State, Pixels, Key], tuple[State, dict]]:
     """Makes the step: t ~ U{1..T}, eps ~ N(0, I), a gradient step on L_simple, the EMA.
 
-    A batch whose loss or gradient is not finite leaves parameters, EMA and optimizer as they were and is counted.
+    A batch whose loss, gradient or update is not finite leaves parameters, EMA and optimizer as they were and is counted.
 
     Args:
       network: (params, x_t, t, *, train, key) -> eps_hat.
@@ -59,9 +60,9 @@ def train_step(
             loss, grads = jax.lax.pmean((loss, grads), axis_name)
             quarters = jax.lax.psum(quarters, axis_name)
         grad_norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        # The update as well: an optimizer can make 0 / 0 of a gradient that is finite.
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
         params = optax.apply_updates(state.params, updates)
         updated = (opt_state.mini_step == 0) if accumulate > 1 else True
         decay = jnp.where(updated, ema_decay(state.batch // accumulate), 1.0)
@@ -88,5 +89,10 @@ def ema_decay(decay: float, warmup: bool) -> Callable[[jax.Array], jax.Array]:
     """Decay of the EMA by the number of updates done: `decay`, or with warm-up min(decay, (1 + n) / (10 + n)).
 
     The warm-up forgets the initial parameters early, so that short runs have a usable average.
+
+    Raises:
+      InputError: a decay outside [0, 1).
     """
+    if not 0 <= decay < 1:
+        raise InputError(f"ema.decay = {decay} is not in [0, 1); DDPM uses 0.9999.")
     return lambda n: jnp.minimum(decay, (1 + n) / (10 + n)) if warmup else jnp.asarray(decay)
