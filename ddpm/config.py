@@ -40,7 +40,11 @@ def differences(old: dict, new: dict) -> dict[str, tuple]:
     """Keys in use that differ between two JSON configurations, by dotted name: (old value, new value)."""
     old, new = flat(_chosen(old)), flat(_chosen(new))
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted(old.keys() | new.keys())}
-    return {key: (a, b) for key, (a, b) in pairs.items() if a != b}
+    changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    # Of a section that names another choice, the name says it all.
+    return {
+        key: pair for key, pair in changed.items() if key.count(".") < 2 or f"{key.split('.')[0]}.name" not in changed
+    }
 
 
 def _chosen(config: dict) -> dict:

@@ -25,7 +25,7 @@ PREVIEW_IMAGES, PREVIEW_PATHS, PREVIEW_SEED = 64, 8, 0
 
 def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) -> int:
     """Trains an experiment, or goes on with it from its newest intact checkpoint; returns the exit code."""
-    mesh = sharding.data_mesh()
+    plan, mesh = build.plan(config), sharding.data_mesh()
     replicated, split = sharding.replicated(mesh), sharding.split(mesh)
     sharding.check_divisible("training.batch_size", config.training.batch_size, mesh)
     images = build.dataset(config)
@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 state,
                 steps,
                 feed.start(int(state.batch)),
-                build.plan(config),
+                plan,
                 steps_per_dispatch=_steps_per_dispatch(config.training.steps_per_dispatch, feed.resident),
                 save=lambda step, state: checkpoints.save(step, state, record),
                 preview=preview,

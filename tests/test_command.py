@@ -71,7 +71,7 @@ def test_evaluation_prints_and_writes_its_figures(workdir):
 MISTAKES = {
     "an unknown key": (
         [*TINY, "--config.training.num_step=3", "--workdir=W"],
-        "unknown configuration key 'training.num_step'. Did you mean 'training.num_steps'? Known: data.",
+        "unknown configuration key 'training.num_step'. Did you mean 'training.num_steps'? Near to it: training.num_steps",
     ),
     "a value of another type": (
         [*TINY, "--config.training.num_steps=1e3", "--workdir=W"],
@@ -82,6 +82,32 @@ MISTAKES = {
     "no such experiment": (
         ["--config=experiments/digts.py", "--workdir=W"],
         "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? Known: experiments/",
+    ),
+    "a misspelt key in an experiment": (
+        ["--config=X/misspelt.py", "--workdir=W"],
+        "X/misspelt.py, line 3: AttributeError: ",
+    ),
+    "an experiment that is no Python": (
+        ["--config", "X/no python.py", "--workdir=W"],
+        "X/no python.py, line 1: SyntaxError: ",
+    ),
+    "a workdir that is a file": ([*TINY, "--workdir=X/misspelt.py"], "X/misspelt.py"),
+    "no steps": ([*TINY, "--workdir=W", "--config.training.num_steps=0"], "training.num_steps = 0 must be at least 1."),
+    "no batch": (
+        [*TINY, "--workdir=W", "--config.training.batch_size=0"],
+        "training.batch_size = 0 must be at least 1.",
+    ),
+    "a negative interval": (
+        [*TINY, "--workdir=W", "--config.training.log_every=-5"],
+        "training.log_every = -5 must be at least 0.",
+    ),
+    "an EMA that forgets backwards": (
+        [*TINY, "--workdir=W", "--config.ema.decay=1.5"],
+        "ema.decay = 1.5 is not in [0, 1); DDPM uses 0.9999.",
+    ),
+    "a folder that is not given": (
+        [*TINY, "--workdir=W", "--config.data.name=folder"],
+        "no folder '': give the folder of images with --config.data.folder.path=FOLDER.",
     ),
     "no workdir": (TINY, "--mode train needs --workdir, such as --workdir runs/digits."),
     "an unknown sampler": (
@@ -135,9 +161,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, workdir, tmp_path):
     empty.mkdir()
     broken.mkdir()
     (broken / "broken.png").write_text("no image")
+    (broken / "misspelt.py").write_text(
+        "from experiments import base\ndef get_config():\n    base.get_config().training.batch_siz = 3\n"
+    )
+    (broken / "no python.py").write_text("def def")
     names = {"W": tmp_path / "new", "E": empty, "B": broken, "RUN": workdir}
 
     def placed(text):
+        text = text.replace("X/", f"{broken}/")
         for name, path in names.items():
             text = text.replace(f"={name}", f"={path}").replace(f"'{name}'", f"'{path}'")
             text = text.replace(f"{name}/b", f"{path}/b").replace(f"{name} holds", f"{path} holds")

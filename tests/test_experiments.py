@@ -134,7 +134,8 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         ({"schedule.name": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear."),
         ({"data.name": "digit"}, "unknown data set 'digit'. Did you mean 'digits'? Known: digits, folder, npz, tfds."),
         ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: unet."),
-        ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Known: "),
+        ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Near to it: adam, "),
+        ({"optimizer.name": "clip"}, "optax.clip is no optimizer: it takes no learning_rate. DDPM uses adam."),
         ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),
         ({"schedule.T": 1}, "T = 1 noise levels are too few; a schedule needs T >= 2 (DDPM uses 1000)."),
     ],
@@ -151,8 +152,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
 
 
 def test_an_option_that_a_choice_has_not_is_named(tiny):
-    tiny.unlock()
-    tiny.sampler.ancestral.etta = 1.0
+    with tiny.unlocked():
+        tiny.sampler.ancestral.etta = 1.0
     with pytest.raises(InputError) as caught:
         build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
     assert str(caught.value) == (
@@ -182,6 +183,8 @@ def test_json_brings_a_configuration_back(tiny):
         ("schedule.name", "linear", True),
         ("seed", 1, True),
         ("data.name", "npz", True),
+        ("data.digits.split", "test", True),
+        ("model.unet.remat", True, False),
         ("training.num_steps", 7, False),
         ("optimizer.learning_rate", 0.5, False),
     ],
@@ -198,6 +201,40 @@ def test_a_changed_configuration_is_told_and_refused_where_it_corrupts(tiny, key
             "or --accept_changes to go on with its parameters all the same."
         )
     assert config.check_same_run(old, config.to_json(tiny), "runs/x", True) == [line]
+
+
+def test_options_of_choices_not_taken_are_no_change(tiny):
+    old = config.to_json(tiny)
+    tiny.update_from_flattened_dict({"schedule.linear.beta_T": 0.5, "data.npz.path": "x"})
+    assert config.differences(old, config.to_json(tiny)) == {}
+
+
+def test_accumulation_cannot_change_in_a_run(tiny):
+    old = config.to_json(tiny)
+    tiny.optimizer.accumulate = 2
+    with pytest.raises(
+        InputError, match=r"optimizer.accumulate: 1 -> 2: steps of runs/x are counted in 1 batches each"
+    ):
+        config.check_same_run(old, config.to_json(tiny), "runs/x", True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 6}, "model.unet.channels = 6 must be a multiple of 4; DDPM uses 128."),
+        ({"num_heads": 3}, "model.unet.num_heads = 3 does not divide 8 times (1,) channels."),
+        ({"num_heads": 0}, "model.unet.num_heads = 0 must be at least 1."),
+        ({"num_res_blocks": 0}, "model.unet.num_res_blocks = 0 must be at least 1."),
+        ({"dropout": 1.5}, "model.unet.dropout = 1.5 is not in [0, 1); DDPM uses 0.1."),
+        ({"channel_mult": ()}, "model.unet.channel_mult = () must be positive integers, one a level, as (1, 2, 2, 2)."),
+        ({"dtype": "float17"}, "unknown model.unet.dtype 'float17'. Did you mean 'bfloat16'?"),
+    ],
+)
+def test_network_values_out_of_range_are_refused(tiny, change, message):
+    tiny.model.unet.update(change)
+    with pytest.raises(InputError) as caught:
+        build.network(tiny, (8, 8, 1))
+    assert str(caught.value).startswith(message)
 
 
 def test_facts_are_json(tiny):

@@ -97,15 +97,21 @@ def test_ema_is_the_closed_form(warmup):
     assert float(state.ema_params["a"]) == pytest.approx(np.dot(weights, seen), rel=1e-5)
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("what", "accumulate"), [("loss", 1), ("loss", 2), ("gradient", 1), ("gradient", 2), ("update", 1)]
+)
 def test_what_is_not_finite_changes_nothing_and_is_counted(what, accumulate):
     def poisoned(params, x_t, t, *, train=False, key=None):
         if what == "loss":
             return linear_network(params, x_t, t) + jnp.where(x_t.mean() > 9, 0, jnp.inf)
-        return linear_network(params, x_t, t) + 0 * jnp.sqrt(params["b"] * 0)  # its derivative is 0 * inf
+        if what == "gradient":
+            return linear_network(params, x_t, t) + 0 * jnp.sqrt(params["b"] * 0)  # its derivative is 0 * inf
+        return linear_network(
+            {**params, "b": 0.0}, x_t, t
+        )  # its gradient by b is 0, which Adam without eps divides by 0
 
-    tx = optimizer(optax.adam, learning_rate=1e-3, warmup_steps=0, clip_norm=1.0, accumulate=accumulate)
+    method = functools.partial(optax.adam, eps=0.0) if what == "update" else optax.adam
+    tx = optimizer(method, learning_rate=1e-3, warmup_steps=0, clip_norm=1.0, accumulate=accumulate)
     state, step = make(tx, network=poisoned, accumulate=accumulate)
     new, metrics = jax.jit(step)(state, pixels(), KEY)
     assert not metrics["finite"] and new.skipped == 1 and new.batch == 1
@@ -275,7 +281,7 @@ def test_a_run_of_batches_that_are_not_finite_stops_with_its_steps_and_a_remedy(
     with pytest.raises(InputError) as caught:
         Recorded(finite=lambda batch: batch < 4).run()
     assert str(caught.value) == (
-        "loss or gradient was not finite for 4 batches in a row, steps 5 to 8; they were skipped and parameters, EMA and "
+        "loss or gradient was not finite for 3 batches in a row, steps 5 to 7; they were skipped and parameters, EMA and "
         "checkpoints are as before. Lower optimizer.learning_rate or optimizer.clip_norm, look at the data, or use float32 "
         "instead of bfloat16; then run the same command."
     )
