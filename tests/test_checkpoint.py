@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import subprocess
+import types
 
 import jax
 import jax.numpy as jnp
@@ -204,7 +205,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(small_disk: pathlib.Path):
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(small_disk: pathlib.Path, foreseen, monkeypatch):
+    if not foreseen:  # a quota, or another program that fills the disk meanwhile
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1e12))
     checkpoints = Checkpoints(small_disk, keep=2, keep_every=0)
     checkpoints.save(1, state_of(1), {})
     with pytest.raises(InputError) as caught:

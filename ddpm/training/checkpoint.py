@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import pathlib
 import platform
+import shutil
 import zlib
 from typing import Any
 
@@ -23,7 +24,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 # Orbax reports a failure by hundreds of lines from its threads; what failed is raised and told in one line here.
-logging.getLogger("absl").addFilter(lambda log: "orbax" not in log.pathname or log.levelno < logging.WARNING)
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(
+        lambda log: log.levelno < logging.WARNING or "orbax" not in log.pathname + log.getMessage()
+    )
 
 
 class Broken(Exception):
@@ -66,6 +70,9 @@ class Checkpoints:
         record = record | {"step": step, "versions": versions(), "leaves": checksums(state)}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         try:
+            self._manager.wait_until_finished()
+            if shutil.disk_usage(self.directory).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)):
+                raise OSError(errno.ENOSPC, "No space left on device")  # before Orbax leaves half of it there
             self._manager.save(step, args=args, force=True)
         except Exception as error:
             raise self._write_error(error) from error
