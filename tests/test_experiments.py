@@ -99,11 +99,11 @@ def test_options_in_base_are_those_of_the_function_with_its_defaults(section, pl
         assert default is inspect.Parameter.empty or section == "optimizer" or default == value
 
 
-def test_every_choice_there_is_has_its_options_in_base():
-    for section, place in PLACES.items():
-        if place is not optax:
-            for name, function in build.public(place).items():
-                assert name in base.get_config()[section], f"{section}.{name} ({function})"
+def test_an_experiment_can_give_options_to_a_choice_that_base_does_not_know(tiny):
+    with tiny.unlocked():
+        tiny.sampler.update(name=f"{__name__}.my_sampler", my_sampler=dict(eta=2.0))
+    with pytest.raises(InputError, match=r"^eta = 2.0 is not in \[0, 1\]"):
+        build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
 
 
 def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
@@ -161,8 +161,8 @@ def test_an_option_that_a_choice_has_not_is_named(tiny):
     )
 
 
-def my_sampler(process):
-    return build.find("sampler", "ddpm.sampling", "ddim")(process, eta=0.5)
+def my_sampler(process, *, eta=0.5):
+    return build.find("sampler", "ddpm.sampling", "ddim")(process, eta=eta)
 
 
 def test_a_dotted_name_finds_code_outside_the_package(tiny):
