@@ -17,7 +17,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     if len(known) > 30:
-        return InputError(f"unknown {kind} {name!r}.{hint} Near to it: {', '.join(nearest)}; {len(known)} are known.")
+        near = f" Near to it: {', '.join(nearest)};" if nearest else ""
+        return InputError(f"unknown {kind} {name!r}.{hint}{near} {len(known)} are known.")
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
 
 

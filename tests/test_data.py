@@ -523,14 +523,14 @@ def test_tfds_set_that_is_not_prepared_is_told_at_once_and_offline(tmp_path, off
 
 
 def test_an_unknown_tfds_set_names_the_nearest(tmp_path, offline):
-    known = sorted(tensorflow_datasets.list_builders(with_community_datasets=False))
+    known = len(tensorflow_datasets.list_builders(with_community_datasets=False))
     for wrong, nearest in (("cifar", "cifar10"), ("ddpm_color", "ddpm_colour"), ("fashon_mnist", "fashion_mnist")):
         for unknown in (functools.partial(tfds, split="train"), prepare):
-            assert mistake(unknown, dataset=wrong, data_dir=str(tmp_path)) == (
-                f"unknown TFDS data set '{wrong}'. Did you mean '{nearest}'? "
-                f"Known: {', '.join(known[:30])}, ... ({len(known)} in all)."
-            )
-    assert mistake(tfds, dataset="").startswith("unknown TFDS data set ''. Known: ")
+            said = mistake(unknown, dataset=wrong, data_dir=str(tmp_path))
+            assert said.startswith(
+                f"unknown TFDS data set '{wrong}'. Did you mean '{nearest}'? Near to it: {nearest}"
+            ) and said.endswith(f"; {known} are known.")
+    assert mistake(tfds, dataset="").startswith("unknown TFDS data set ''. ")
     assert mistake(tfds, dataset="huggingface:mnist").startswith("unknown TFDS data set 'huggingface:mnist'. ")
     assert not offline
 
