@@ -154,13 +154,15 @@ def train_step(config: ConfigDict, net: Network, tx: optax.GradientTransformatio
     return step.train_step(process(config), net.apply, tx, decay, accumulate=config.optimizer.accumulate, **options)
 
 
-def batched_sampler(config: ConfigDict, shape: tuple[int, int, int], mesh: jax.sharding.Mesh) -> BatchedSampler:
+def batched_sampler(
+    config: ConfigDict, net: Network, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
+) -> BatchedSampler:
     """The sampler of `config.sampler` for images of a shape."""
     section, vp = config.sampler, process(config)
     algorithm = find("sampler", "ddpm.sampling", section.name)
     return BatchedSampler(
         vp,
-        network(config, shape).apply,
+        net.apply,
         call("sampler", algorithm, vp, options=options_of(section)),
         shape,
         num_steps=section.num_steps,

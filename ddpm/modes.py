@@ -35,14 +35,21 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
 
     net = build.network(config, facts.shape)
     tx = build.gradient_transformation(config)
-    samples = build.batched_sampler(config, facts.shape, mesh)
-    init = jax.jit(lambda key: init_state(net.init(key), tx), out_shardings=replicated)
+    samples = build.batched_sampler(config, net, facts.shape, mesh)
+    # Initialising runs once: to optimise its program takes longer than it saves.
+    init = jax.jit(
+        lambda key: init_state(net.init(key), tx),
+        out_shardings=replicated,
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         jax.eval_shape(init, build.init_key(config)),
     )
     feed = build.batches(config, images, split=split, replicated=replicated)
-    steps = loop.compile_steps(build.train_step(config, net, tx), feed, config.seed, replicated)
+    steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
+    first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
+    steps = loop.compile_steps(build.train_step(config, net, tx), feed, config.seed, abstract, first_batches)
 
     with interrupt.interruptible() as interrupted:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -75,7 +82,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 steps,
                 feed.start(int(state.batch)),
                 plan,
-                steps_per_dispatch=_steps_per_dispatch(config.training.steps_per_dispatch, feed.resident),
+                steps_per_dispatch=steps_per_dispatch,
                 save=lambda step, state: checkpoints.save(step, state, record),
                 preview=preview,
                 progress=report,

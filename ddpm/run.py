@@ -61,7 +61,7 @@ class Run:
         section[build.own_name(section)] = build.options_of(section) | options
         wanted = section.to_json(sort_keys=True)
         if wanted not in self._samplers:
-            self._samplers[wanted] = build.batched_sampler(config, self.facts.shape, self._mesh)
+            self._samplers[wanted] = build.batched_sampler(config, self._network, self.facts.shape, self._mesh)
         return self._samplers[wanted]
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:

@@ -23,6 +23,7 @@ EXPERIMENTS = [
     path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")
 ]
 SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "linear_cifar": (32, 32, 3), "cosine_cifar": (32, 32, 3)}
+NO_NETWORK = build.Network(init=len, apply=len)  # where none is called
 # Sections that name a choice, and where their names are found.
 PLACES = dict(data=data, schedule=schedules, model=models, optimizer=optax, sampler=sampling)
 
@@ -60,7 +61,7 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
     batch = jax.ShapeDtypeStruct((c.training.batch_size, *SHAPES[name]), "uint8")
     new, _ = jax.eval_shape(step, state, batch, build.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
-    build.batched_sampler(c, SHAPES[name], sharding.data_mesh())
+    build.batched_sampler(c, net, SHAPES[name], sharding.data_mesh())
 
 
 @pytest.mark.slow
@@ -77,7 +78,8 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     state = jax.jit(lambda key: init_state(net.init(key), tx), out_shardings=sharding.replicated(mesh))(
         build.init_key(c)
     )
-    steps = loop.compile_steps(build.train_step(c, net, tx), feed, c.seed, sharding.replicated(mesh))
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    steps = loop.compile_steps(build.train_step(c, net, tx), feed, c.seed, abstract, 1)
     given = feed.start(0)
     for _ in range(2):
         state, metrics = steps(state, next(given), 1)
@@ -104,7 +106,7 @@ def test_an_experiment_can_give_options_to_a_choice_that_base_does_not_know(tiny
     with tiny.unlocked():
         tiny.sampler.update(name=f"{__name__}.my_sampler", my_sampler=dict(eta=2.0))
     with pytest.raises(InputError, match=r"^eta = 2.0 is not in \[0, 1\]"):
-        build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
 
 
 def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
@@ -148,7 +150,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
         build.process(tiny)
         build.network(tiny, (8, 8, 1))
         build.gradient_transformation(tiny)
-        build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
     assert str(caught.value).startswith(message)
 
 
@@ -156,7 +158,7 @@ def test_an_option_that_a_choice_has_not_is_named(tiny):
     with tiny.unlocked():
         tiny.sampler.ancestral.etta = 1.0
     with pytest.raises(InputError) as caught:
-        build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
     assert str(caught.value) == (
         "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance."
     )
@@ -168,7 +170,7 @@ def my_sampler(process, *, eta=0.5):
 
 def test_a_dotted_name_finds_code_outside_the_package(tiny):
     tiny.sampler.name = f"{__name__}.my_sampler"
-    build.batched_sampler(tiny, (8, 8, 1), sharding.data_mesh())
+    build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
 
 
 def test_json_brings_a_configuration_back(tiny):

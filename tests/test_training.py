@@ -198,8 +198,11 @@ def test_a_scan_of_steps_is_the_steps_one_by_one():
     results = []
     for batches in ([1, 1, 1], [3]):
         state, step = make(optax.sgd(0.1))
-        steps = loop.compile_steps(step, data, 0, placement["replicated"])
         state, losses = jax.device_put(state, placement["replicated"]), []
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+        )
+        steps = loop.compile_steps(step, data, 0, abstract, batches[0])
         for n in batches:
             state, metrics = steps(state, given, n)
             losses.extend(np.ravel(metrics["loss"]))

@@ -19,11 +19,13 @@ class Feed(NamedTuple):
     """Batches for a training loop.
 
     start: batch number -> iterator of what the compiled step is given.
+    given: its shape, dtype and sharding.
     draw: (given, batch number) -> uint8 batch; called inside the compiled step.
     resident: whether the step is given the whole data set each time, so that several steps fit one dispatch.
     """
 
     start: Callable[[int], Iterator[jax.Array]]
+    given: jax.ShapeDtypeStruct
     draw: Callable[[jax.Array, jax.Array], jax.Array]
     resident: bool
 
@@ -47,6 +49,7 @@ def feed(
     """
     if dataset.nbytes <= resident_bytes:
         images = jax.device_put(in_memory(dataset), replicated)
+        shape, placement = images.shape, replicated
         order_key = stream(seed, "data")
 
         def start(n):
@@ -56,6 +59,7 @@ def feed(
         def draw(given, n):
             return given[shuffled_indices(order_key, n, batch_size, len(dataset.images))]
     else:
+        shape, placement = (batch_size, *dataset.facts.shape), split
 
         def start(n):
             for batch in grain_batches(dataset, seed, batch_size, n):
@@ -70,7 +74,8 @@ def feed(
         batch = jax.lax.with_sharding_constraint(draw(given, n), split)
         return mirrored(batch, jax.random.fold_in(flip_key, n)) if flip else batch
 
-    return Feed(start, draw_and_flip, dataset.nbytes <= resident_bytes)
+    given = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=placement)
+    return Feed(start, given, draw_and_flip, dataset.nbytes <= resident_bytes)
 
 
 def in_memory(dataset: Dataset) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -52,11 +53,15 @@ class Plan:
 
 
 def compile_steps(
-    train_step: Callable, feed: Feed, seed: int, state_sharding: jax.sharding.Sharding
+    train_step: Callable, feed: Feed, seed: int, abstract: State, first: int
 ) -> Callable[[State, jax.Array, int], tuple[State, dict]]:
     """Makes (state, given, batches) -> (state, metrics): draws each batch and takes its step, all in one dispatch.
 
     Several batches are scanned: metrics come stacked. The state is donated, so that its memory is used again.
+
+    Args:
+      abstract: the state's shapes, dtypes and shardings.
+      first: batches of the first dispatch; its program is compiled in a thread from now on, while the caller makes the state.
     """
     key = stream(seed, "train")
 
@@ -64,13 +69,24 @@ def compile_steps(
         batch = feed.draw(given, state.batch)
         return train_step(state, batch, jax.random.fold_in(key, state.batch))
 
-    @functools.partial(jax.jit, donate_argnums=0, static_argnums=2, out_shardings=(state_sharding, None))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    @functools.partial(jax.jit, donate_argnums=0, static_argnums=2, out_shardings=(shardings, None))
     def several(state, given, batches):
         if batches == 1:
             return one(state, given)
         return jax.lax.scan(lambda state, _: one(state, given), state, length=batches)
 
-    return several
+    compiler = ThreadPoolExecutor(1)
+    programs = {}
+
+    def program(batches):
+        if batches not in programs:
+            programs[batches] = compiler.submit(lambda: several.lower(abstract, feed.given, batches).compile())
+        return programs[batches]
+
+    program(first)
+    return lambda state, given, batches: program(batches).result()(state, given)
 
 
 def train(

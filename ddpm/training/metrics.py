@@ -1,10 +1,10 @@
 """Figures of training: averaged over a window of steps, then to metrics.jsonl and TensorBoard."""
 
+import functools
 import json
 import pathlib
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 
 def average(window: list[dict]) -> dict[str, float | int]:
@@ -41,7 +41,13 @@ class Metrics:
         fresh.write_text(kept)
         fresh.replace(self.path)  # at no moment is there less than a whole file
         self._lines = self.path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._directory, self._purge_step = str(workdir / "tensorboard"), step + 1
+
+    @functools.cached_property
+    def _board(self):
+        from tensorboardX import SummaryWriter  # seconds where PyTorch is installed
+
+        return SummaryWriter(self._directory, purge_step=self._purge_step)
 
     def scalars(self, step: int, figures: dict[str, float | int]) -> None:
         """Writes the figures of a step."""

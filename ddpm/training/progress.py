@@ -3,6 +3,7 @@
 import sys
 import time
 
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -16,6 +17,7 @@ class ProgressBar:
 
     def __init__(self, step: int, num_steps: int):
         self._first, self._num_steps, self._start = step, num_steps, time.monotonic()
+        self._told = False
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -38,6 +40,10 @@ class ProgressBar:
     def __call__(self, step: int, figures: dict[str, float | int]) -> None:
         """Shows the step, and its figures where there are new ones."""
         self._bar.update(self._task, completed=step)
+        if not self._told:
+            since = time.time() - psutil.Process().create_time()
+            print(f"start  step {step} was done {since:.1f} s after the command began", flush=True)
+            self._told = True
         if not figures:
             return
         text = f"loss {figures.get('loss', float('nan')):.4f}  {figures['images_per_second']:.0f} img/s"

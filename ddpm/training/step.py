@@ -1,6 +1,5 @@
 """The train step: a pure function (state, batch, key) -> (state, metrics)."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -63,14 +62,16 @@ def train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         # The update as well: an optimizer can make 0 / 0 of a gradient that is finite.
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
-        params = optax.apply_updates(state.params, updates)
         updated = (opt_state.mini_step == 0) if accumulate > 1 else True
         decay = jnp.where(updated, ema_decay(state.batch // accumulate), 1.0)
-        ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
-        params, ema_params, opt_state = jax.tree.map(
-            functools.partial(jnp.where, finite),
-            (params, ema_params, opt_state),
-            (state.params, state.ema_params, state.opt_state),
+
+        def take():
+            params = optax.apply_updates(state.params, updates)
+            return params, optax.incremental_update(params, state.ema_params, 1 - decay), opt_state
+
+        # Not `where` on each array: that doubles the time to compile.
+        params, ema_params, opt_state = jax.lax.cond(
+            finite, take, lambda: (state.params, state.ema_params, state.opt_state)
         )
         skipped = jnp.where(finite, 0, state.skipped + 1)
         metrics = {"loss": loss, "grad_norm": grad_norm, "finite": finite, "skipped": skipped, **quarters}
