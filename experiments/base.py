@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
                     size=0,  # resize and centre-crop to so many pixels; 0 where all images are of one size
                 ),
                 folder=dict(path="", size=64, channels=3),
-                npz=dict(path="", array="arr_0"),
+                npz=dict(path="", array="arr_0", labels="arr_1"),
             ),
             schedule=dict(
                 name="linear",  # a function of ddpm/diffusion/schedules.py: linear, cosine

@@ -12,6 +12,17 @@ def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     Raises:
       ValueError: pixels of 32 bits, whose white is unknown.
     """
+    image = ImageOps.fit(_eight_bits(image, channels), (size, size), method=Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(size, size, channels)
+
+
+def as_is(image: Image.Image, channels: int) -> np.ndarray:
+    """uint8 [height, width, channels]: the pixels of an image of any mode, as `square` reads them."""
+    image = _eight_bits(image, channels)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _eight_bits(image: Image.Image, channels: int) -> Image.Image:
     image = ImageOps.exif_transpose(image)  # cameras note which way is up instead of turning the pixels
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of 32 bits, mode {image.mode}; images have 8 or 16 bits a channel")
@@ -20,5 +31,4 @@ def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = ImageOps.fit(image.convert("L" if channels == 1 else "RGB"), (size, size), method=Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(size, size, channels)
+    return image.convert("L" if channels == 1 else "RGB")

@@ -25,4 +25,5 @@ def digits(*, split: str = "train") -> Dataset:
     grey = table[:, :-1].reshape(-1, 8, 8)  # 0..16
     order = np.random.default_rng(0).permutation(len(grey))
     images = np.round(grey * (255 / 16)).astype(np.uint8)[..., None]
-    return Dataset(images[order[SPLITS[split]]], tuple("0123456789"))
+    chosen = order[SPLITS[split]]
+    return Dataset(images[chosen], tuple("0123456789"), table[chosen, -1].astype(np.int32))

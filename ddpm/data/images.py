@@ -24,16 +24,20 @@ class Dataset:
     Args:
       images: a uint8 array [count, height, width, channels], or a sequence that reads image i when asked.
       classes: names of the classes; empty if there are none.
+      labels: the class of each image, an index into `classes`; None where it is not known.
     Raises:
-      InputError: no images, or images that are not uint8 of three dimensions.
+      InputError: no images, images that are not uint8 of three dimensions, or another number of labels.
     """
 
     images: Sequence | np.ndarray  # not Sequence[np.ndarray]: to check that, the tests would read an image
     classes: tuple[str, ...] = ()
+    labels: Sequence | np.ndarray | None = None
 
     def __post_init__(self):
         if len(self.images) == 0:
             raise InputError("the data set holds no images.")
+        if self.labels is not None and len(self.labels) != len(self.images):
+            raise InputError(f"{len(self.images)} images have {len(self.labels)} labels; each needs one.")
         first = self.images[0]
         if first.dtype != np.uint8 or first.ndim != 3:
             raise InputError(

@@ -1,5 +1,6 @@
 """Any image set of TensorFlow Datasets, read without TensorFlow from its array_record form."""
 
+import functools
 import pathlib
 import re
 import socket
@@ -41,6 +42,27 @@ class Records(Sequence):
             return image
         grey = image.shape[-1] == 1
         return square(Image.fromarray(image.squeeze(-1) if grey else image), self.size, 1 if grey else 3)
+
+
+class Labels(Sequence):
+    """The labels of a TFDS data source; no image is decoded to read one."""
+
+    def __init__(self, builder, split: str, count: int):
+        self.builder, self.split, self.count = builder, split, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    @functools.cached_property
+    def _source(self):
+        from tensorflow_datasets.core.decode import SkipDecoding  # half a second
+
+        return self.builder.as_data_source(split=self.split, decoders={"image": SkipDecoding()})
+
+    def __getitem__(self, i: int) -> int:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return int(self._source[i]["label"])
 
 
 def tfds(*, dataset: str, split: str = "train", data_dir: str = "~/tensorflow_datasets", size: int = 0) -> Dataset:
@@ -85,7 +107,8 @@ def tfds(*, dataset: str, split: str = "train", data_dir: str = "~/tensorflow_da
             f"Write it like 'train[:90%]'; images: {counts}."
         ) from error
     classes = features["label"].names if "label" in features and hasattr(features["label"], "names") else ()
-    return Dataset(Records(source, size, builder.data_path), tuple(classes))
+    labels = Labels(builder, split, len(source)) if classes else None
+    return Dataset(Records(source, size, builder.data_path), tuple(classes), labels)
 
 
 def prepare(*, dataset: str, data_dir: str) -> str:

@@ -1,7 +1,7 @@
 """Any number of images from one compiled program of a fixed batch size."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -60,7 +60,9 @@ class BatchedSampler:
         def images(params, key, indices, keep_path):
             denoise = denoiser(process, lambda x_t, t: apply(params, x_t, t), clip=clip)
             out = generate(sampler, denoise, jnp.asarray(times), per_index(key, indices), shape, keep_path=keep_path)
-            return to_pixels(out[1] if keep_path else out)
+            if keep_path:
+                return to_pixels(out[1])
+            return to_pixels(out), jnp.isfinite(out).all(axis=(1, 2, 3))
 
         path_split = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
         self._jitted = {
@@ -75,17 +77,30 @@ class BatchedSampler:
     def __call__(
         self, params: Any, num: int, *, seed: int, progress: Callable[[int], None] | None = None
     ) -> np.ndarray:
-        """Images 0..num-1 of a seed: uint8 [num, height, width, channels].
+        """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; those that are not finite are told of.
 
         Args:
           params: of the network, on the devices.
           progress: told how many are done after each batch.
         """
         check_at_least(1, num=num)
-        batches = []
-        while (done := sum(map(len, batches))) < num:
+        images, broken = [], 0
+        for batch, finite in self.batches(params, num, seed=seed):
+            images.append(batch)
+            broken += int((~finite).sum())
+            if progress:
+                progress(sum(map(len, images)))
+        if broken:
+            logging.warning("%d of %d images are not finite; they are black where they are not", broken, num)
+        return np.concatenate(images)
+
+    def batches(
+        self, params: Any, num: int, *, seed: int, first: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images first..num-1 of a seed, batch by batch: (uint8 [b, height, width, channels], whether each is finite [b])."""
+        while first < num:
             try:
-                batch = self._batch(params, seed, done, self._batch_size)
+                images, finite = self._batch(params, seed, first, self._batch_size)
             except OutOfMemory as error:
                 smaller = self._batch_size // 2 // self._devices * self._devices
                 if not smaller:
@@ -95,10 +110,8 @@ class BatchedSampler:
                 )
                 self._batch_size = smaller
                 continue
-            batches.append(batch[: num - done])
-            if progress:
-                progress(done + len(batches[-1]))
-        return np.concatenate(batches)
+            yield images[: num - first], finite[: num - first]
+            first += len(images)
 
     def path(self, params: Any, num: int, *, seed: int) -> np.ndarray:
         """The x_t of images 0..num-1, from x_T to x_0: uint8 [num_steps + 1, num, height, width, channels].
@@ -117,7 +130,7 @@ class BatchedSampler:
     def _batch(self, params, seed, first, size, keep_path=False):
         indices = np.arange(first, first + size, dtype=np.uint32)
         try:
-            return np.asarray(self._program(params, size, keep_path)(params, stream(seed, "sample"), indices))
+            return jax.device_get(self._program(params, size, keep_path)(params, stream(seed, "sample"), indices))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
