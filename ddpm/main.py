@@ -1,6 +1,5 @@
 """The command: `python -m ddpm.main --config experiments/digits.py --workdir runs/digits`."""
 
-import os
 import pathlib
 import re
 import runpy
@@ -14,6 +13,7 @@ from ml_collections import config_flags
 
 from ddpm import config as configs
 from ddpm import modes
+from ddpm.cache import cache_directory
 from ddpm.errors import InputError, unknown_name
 from ddpm.training import sharding
 
@@ -98,9 +98,8 @@ def _mistake(error: Exception | str) -> int:
 
 
 def _cache_compilations() -> None:
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddpm" / "jax"
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

@@ -6,7 +6,7 @@ from conftest import REPO
 
 FLOORS = [
     ("errors", "shapes"),
-    ("rng", "pictures"),
+    ("cache", "interop", "rng", "pictures"),
     ("diffusion",),
     ("models",),
     ("data",),

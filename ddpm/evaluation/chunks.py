@@ -1,0 +1,67 @@
+"""Rows of arrays computed piece by piece, kept on disk so that an interrupted evaluation goes on where it stopped."""
+
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import numpy as np
+
+
+class Chunks:
+    """Arrays of equal length that grow by rows: files `<first>-<last>.npz` in a directory, or in memory without one.
+
+    A file is written under another name and moved, so that what is there is whole. One that cannot be read, as after a
+    full disk, is dropped with all that follow.
+    """
+
+    def __init__(self, directory: pathlib.Path | None):
+        self._directory = directory
+        self._memory: list[dict[str, np.ndarray]] = []
+        self._rows = 0
+        if directory is None:
+            return
+        for file in sorted(directory.glob("*-*.npz")):
+            first, last = map(int, file.stem.split("-"))
+            if first != self._rows or not zipfile.is_zipfile(file):
+                break
+            self._rows = last
+
+    def rows(self, limit: int) -> int:
+        """Rows that are there, at most `limit`."""
+        return min(self._rows, limit)
+
+    def append(self, arrays: dict[str, np.ndarray]) -> None:
+        """Adds rows to every array."""
+        count = len(next(iter(arrays.values())))
+        if self._directory is None:
+            self._memory.append(arrays)
+        else:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            file = self._directory / f"{self._rows:09d}-{self._rows + count:09d}.npz"
+            part = self._directory / f".{os.getpid()}.npz"
+            np.savez(part, **arrays)
+            part.replace(file)
+        self._rows += count
+
+    def read(self, name: str, first: int, last: int) -> Iterator[np.ndarray]:
+        """Rows first..last-1 of an array, piece by piece."""
+        start = 0
+        for piece in self._pieces(name):
+            low, high = max(first - start, 0), min(last - start, len(piece))
+            if low < high:
+                yield piece[low:high]
+            start += len(piece)
+
+    def _pieces(self, name):
+        if self._directory is None:
+            yield from (arrays[name] for arrays in self._memory)
+            return
+        rows = 0
+        for file in sorted(self._directory.glob("*-*.npz")):
+            if rows >= self._rows:
+                return
+            with np.load(file) as arrays:
+                piece = arrays[name]
+            rows += len(piece)
+            yield piece

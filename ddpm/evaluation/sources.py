@@ -1,0 +1,123 @@
+"""Images to be evaluated, wherever they come from, with what is to be known of them."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ddpm.data.images import Dataset
+from ddpm.errors import InputError, check_at_least
+from ddpm.evaluation.chunks import Chunks
+from ddpm.sampling.batched import BatchedSampler
+
+BATCH = 64  # images that are read from a data set at once
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Images 0..num-1.
+
+    about: where they come from, as JSON: the provenance of every figure computed from them.
+    num, shape: their number, and (height, width, channels).
+    read: first index -> batches from there to the last, uint8 [b, height, width, channels].
+    pick: indices -> these images, for pictures.
+    """
+
+    about: dict
+    num: int
+    shape: tuple[int, int, int]
+    read: Callable[[int], Iterator[np.ndarray]]
+    pick: Callable[[Sequence[int]], np.ndarray]
+
+    @property
+    def key(self) -> str:
+        """What names the images in a cache: a hash of all that is known of them."""
+        return digest(self.about)
+
+
+def digest(about: dict) -> str:
+    """16 hexadecimal digits of the SHA-256 of JSON."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def of_dataset(dataset: Dataset, name: str, num: int | None = None) -> Source:
+    """`num` images of a data set, drawn without replacement by a fixed seed; None for all, in their order.
+
+    Raises:
+      InputError: more images than there are.
+    """
+    facts = dataset.facts
+    if num is not None:
+        check_at_least(1, num=num)
+        if num > facts.count:
+            raise InputError(f"{name} holds {facts.count} images, not {num}: ask for no more.")
+    chosen = np.arange(facts.count) if num in (None, facts.count) else np.random.default_rng(0).permutation(facts.count)
+    chosen = chosen[: num or facts.count]
+
+    def pick(indices):
+        images = [dataset.images[int(chosen[i])] for i in indices]
+        for i, image in zip(indices, images, strict=True):
+            if image.shape != facts.shape:
+                raise InputError(
+                    f"image {chosen[i]} of {name} is of shape {image.shape}, the first {facts.shape}: resize them to one size."
+                )
+        return np.stack(images)
+
+    def read(first):
+        for start in range(first, len(chosen), BATCH):
+            yield pick(range(start, min(start + BATCH, len(chosen))))
+
+    about = {"kind": "data set", "name": name, "num": len(chosen), "of": facts.count, "sha256": fingerprint(dataset)}
+    return Source(about, len(chosen), facts.shape, read, pick)
+
+
+def fingerprint(dataset: Dataset, images: int = 256) -> str:
+    """16 hexadecimal digits of the SHA-256 of the number of images and of `images` of them, evenly spread."""
+    spread = np.unique(np.linspace(0, len(dataset.images) - 1, images).astype(int))
+    sha = hashlib.sha256(str(len(dataset.images)).encode())
+    for i in spread:
+        sha.update(np.ascontiguousarray(dataset.images[int(i)]).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def of_sampler(
+    sampler: BatchedSampler, params: Any, shape: tuple[int, int, int], *, num: int, seed: int, about: dict, chunks: Chunks
+) -> Source:
+    """Images 0..num-1 of a seed that a run draws; those already in `chunks` are not drawn again.
+
+    Raises:
+      InputError: images that are not finite, on reading.
+    """
+    check_at_least(1, num=num)
+
+    def read(first):
+        stored = chunks.rows(num)
+        yield from chunks.read("images", first, min(stored, num))
+        for images, finite in sampler.batches(params, num, seed=seed, first=stored):
+            if not finite.all():
+                raise InputError(
+                    f"{(~finite).sum()} of {len(finite)} samples from index {stored} on are not finite: no figure is "
+                    "computed. Sample with float32 (--config.model.unet.dtype=float32) and sampler.clip, or more steps."
+                )
+            chunks.append({"images": images})
+            yield images[max(first - stored, 0) :]
+            stored += len(images)
+
+    def pick(indices):
+        images = np.concatenate(list(read(0)))
+        return images[np.asarray(indices)]
+
+    about = {"kind": "run", **about, "seed": seed, "num": num}
+    return Source(about, num, shape, read, pick)
+
+
+def params_digest(params: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of all parameters."""
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(jax.device_get(params)):
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()[:16]
