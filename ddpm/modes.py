@@ -13,7 +13,8 @@ from ddpm import build, pictures
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data import tfds
 from ddpm.errors import InputError, check_at_least
-from ddpm.evaluation.frechet import frechet_distance
+from ddpm.evaluation.frechet import frechet_distance, small_sample_warning
+from ddpm.evaluation.moments import Moments
 from ddpm.evaluation.precision_recall import precision_recall
 from ddpm.run import Run, load
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
@@ -129,16 +130,12 @@ def evaluate(config: ConfigDict | None, workdir: pathlib.Path, *, seed: int, acc
     real, generated = (
         _pixel_features(x) for x in (np.stack([images[i] for i in chosen]), run.sample(section.num_samples, seed=seed))
     )
-    if min(len(real), len(generated)) <= real.shape[1]:
-        logging.warning(
-            "%d and %d images give no covariance of %d pixels: do not trust the Frechet distance; raise "
-            "evaluation.num_samples and num_reference",
-            len(real),
-            len(generated),
-            real.shape[1],
-        )
+    moments = Moments.of(real), Moments.of(generated)
+    warning = small_sample_warning(moments[1], moments[0])
+    if warning:
+        logging.warning("Frechet distance: %s", warning)
     precision, recall = precision_recall(real, generated)
-    figures = {"precision": precision, "recall": recall, "frechet_distance": frechet_distance(real, generated)}
+    figures = {"precision": precision, "recall": recall, "frechet_distance": frechet_distance(*moments)}
     rule = {
         "features": "pixels in [0, 1]",
         "num_samples": len(generated),

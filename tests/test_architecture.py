@@ -12,6 +12,7 @@ FLOORS = [
     ("data",),
     ("sampling",),
     ("training",),
+    ("interop",),
     ("evaluation",),
     ("config",),
     ("build",),

@@ -1,0 +1,49 @@
+"""Pickles that hold nothing but containers, numbers, strings and NumPy arrays; whatever else they name never runs."""
+
+import pathlib
+import pickle
+
+import numpy as np
+
+from ddpm.errors import InputError
+
+
+def load(path: str | pathlib.Path) -> object:
+    """The object in a pickle file of dicts, lists, tuples, numbers, strings, bytes and NumPy arrays.
+
+    Raises:
+      InputError: no whole pickle, or one that names a class or function beyond those of arrays.
+    """
+    try:
+        with open(pathlib.Path(path).expanduser(), "rb") as file:
+            return _Unpickler(file).load()
+    except _Refused as refused:
+        raise InputError(
+            f"{path} names {refused}: only pickles of containers and NumPy arrays are read, because others run code. "
+            "Save its arrays with numpy.savez."
+        ) from None
+    except Exception as error:  # of many kinds: a broken pickle fails anywhere
+        raise InputError(f"{path} cannot be read as a pickle ({error}). Copy it again.") from error
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    return text.encode("latin1")  # how protocols below 3 write bytes
+
+
+# What pickles of arrays and NumPy's numbers call, under the module names of NumPy 1 and 2.
+_ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _encode}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = np.empty(0).__reduce_ex__(5)[0]
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in _ALLOWED:
+            raise _Refused(f"{module}.{name}")
+        return _ALLOWED[module, name]
