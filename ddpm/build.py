@@ -17,6 +17,7 @@ from ddpm.data.pipeline import Feed, feed
 from ddpm.diffusion import schedules
 from ddpm.diffusion.process import VP
 from ddpm.errors import InputError, unknown_name
+from ddpm.evaluation.network import FeatureNetwork
 from ddpm.rng import stream
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.training import loop, optimizer, sharding, step
@@ -104,6 +105,20 @@ def dataset(config: ConfigDict) -> Dataset:
     return call("data set", find("data set", "ddpm.data", name), options=options_of(config.data))
 
 
+def data_name(config: ConfigDict) -> str:
+    """A data set in a word or two, such as 'digits:train' or 'cifar10:train'."""
+    options = options_of(config.data)
+    return ":".join(filter(None, [options.get("dataset") or options.get("path") or config.data.name, options.get("split")]))
+
+
+def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:
+    """The network of `config.evaluation.features`; one that takes a `dataset` is given the real images."""
+    section = config.evaluation.features
+    network = find("feature network", "ddpm.evaluation.features", section.name)
+    given = {"dataset": real} if "dataset" in inspect.signature(network).parameters else {}
+    return call("feature network", network, options=options_of(section) | given)
+
+
 def process(config: ConfigDict) -> VP:
     """The forward process of `config.schedule`."""
     section = config.schedule
@@ -180,6 +195,7 @@ def plan(config: ConfigDict) -> loop.Plan:
         num_steps=section.num_steps,
         log_every=section.log_every,
         sample_every=section.sample_every,
+        evaluate_every=section.evaluate_every,
         save_every=section.save_every,
         batch_size=section.batch_size,
         accumulate=config.optimizer.accumulate,

@@ -66,6 +66,7 @@ def get_config() -> ConfigDict:
                 steps_per_dispatch=0,  # steps compiled into one; 0 chooses: 1 on CPU, 10 on accelerators
                 log_every=100,
                 sample_every=10_000,  # 64 images of fixed seeds; 0 for never
+                evaluate_every=50_000,  # figures of the EMA, and a checkpoint; 0 for never
                 save_every=5_000,  # and at the end
                 keep=2,  # newest checkpoints kept
                 keep_every=0,  # keep also multiples of this; 0 for none
@@ -79,7 +80,20 @@ def get_config() -> ConfigDict:
                 ancestral=dict(variance="beta"),  # or posterior
                 ddim=dict(eta=0.0),
             ),
-            evaluation=dict(num_samples=500, num_reference=1000),
+            evaluation=dict(
+                metrics=("fid", "pr"),  # functions of ddpm/evaluation/metrics.py
+                num=1000,  # samples; --num sets it
+                reference="",  # real images: a folder, .npz, statistics file, 'cifar10:test'; '' for the training images
+                num_reference=0,  # of the reference; 0 for all
+                best="fid",  # the metric whose best checkpoint is kept too, by evaluations while training; '' for none
+                batch_size=64,  # images a feature network sees at once, over all devices
+                features=dict(
+                    name="classifier",  # a file of ddpm/evaluation/features: classifier, efficientnet, inception, pixels
+                    classifier=dict(steps=500),
+                    inception=dict(path=""),  # of the weights; '' looks for an installed package that carries them
+                    efficientnet=dict(path=""),
+                ),
+            ),
         )
     )
     return (

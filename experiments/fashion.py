@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     config.model.unet.update(channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, attention_resolutions=(7,))
     config.optimizer.update(learning_rate=1e-3, warmup_steps=500)
     config.ema.update(decay=0.999, warmup=True)
-    config.training.update(batch_size=64, num_steps=20_000, sample_every=2000, save_every=1000)
+    config.training.update(batch_size=64, num_steps=20_000, sample_every=2000, evaluate_every=5000, save_every=1000)
     config.sampler.num_steps = 100
     return config

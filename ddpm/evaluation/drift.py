@@ -6,9 +6,21 @@ from ddpm.evaluation.moments import Moments
 from ddpm.evaluation.points import check_same_dimension
 
 
-def channel_moments(images: np.ndarray) -> Moments:
-    """Moments of all pixels' colours, in [0, 1], of uint8 images [n, height, width, channels]; batches add up."""
-    return Moments.of(images.reshape(-1, images.shape[-1]) / 255)
+def channel_sums(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image: sums [n, c] and sums of products [n, c, c] of its pixels' channels in [0, 1].
+
+    Args:
+      images: uint8 [n, height, width, c].
+    """
+    colours = images.reshape(len(images), -1, images.shape[-1]) / 255
+    return colours.sum(axis=1), np.einsum("npc,npd->ncd", colours, colours)
+
+
+def colours_of(sums: np.ndarray, products: np.ndarray, *, pixels: int) -> Moments:
+    """Moments over all pixels of their channels, from `channel_sums` of images of so many pixels each."""
+    n = len(sums) * pixels
+    mean = sums.sum(axis=0) / n
+    return Moments(n, mean, (products.sum(axis=0) - n * np.outer(mean, mean)) / (n - 1))
 
 
 def colour_drift(generated: Moments, real: Moments) -> tuple[np.ndarray, np.ndarray]:

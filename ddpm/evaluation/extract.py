@@ -48,6 +48,10 @@ class Extracted:
     known_pixels: Pixels | None = None
     source: Source | None = None
 
+    def with_images(self, images: "Extracted") -> "Extracted":
+        """These moments, with the images, and what is known only from images, of another."""
+        return dataclasses.replace(images, about=self.about | {"images": images.about["num"]}, moments=self.moments)
+
     def of(self, tap: str, metric: str) -> np.ndarray:
         """The features of a tap.
 

@@ -3,6 +3,7 @@
 Orbax restores a flipped byte without a word and never falls back to an older step; both are done here.
 """
 
+import dataclasses
 import errno
 import importlib.metadata
 import logging
@@ -10,6 +11,7 @@ import pathlib
 import platform
 import shutil
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,13 +43,16 @@ class Checkpoints:
       workdir: the run's directory.
       keep: how many of the newest to keep.
       keep_every: keep also each checkpoint whose step is a multiple of this; 0 for none.
+      best: tells a step to keep also, if any.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int, keep_every: int):
+    def __init__(
+        self, workdir: pathlib.Path, *, keep: int, keep_every: int, best: Callable[[], int | None] = lambda: None
+    ):
         check_at_least(1, **{"training.keep": keep})
         check_at_least(0, **{"training.keep_every": keep_every})
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
-        policies = [preservation_policy.LatestN(keep)]
+        policies = [preservation_policy.LatestN(keep), _Step(best)]
         if keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
@@ -129,6 +134,15 @@ class Checkpoints:
             f"the disk of {self.directory} is full: the newest checkpoint could not be written; {kept}. "
             "Free some space and run the same command: it goes on from there."
         )
+
+
+@dataclasses.dataclass
+class _Step(preservation_policy.PreservationPolicy):
+    chosen: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints, *, context):
+        step = self.chosen()
+        return [info.step == step for info in checkpoints]
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:

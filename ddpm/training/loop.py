@@ -21,7 +21,7 @@ class Plan:
     """When a run does what, in steps; a step is one optimizer update, or one skipped.
 
     num_steps: steps of the whole run; after the last one it saves.
-    log_every, sample_every, save_every: at multiples of these and at the last step; 0 for never.
+    log_every, sample_every, evaluate_every, save_every: at multiples of these and at the last step; 0 for never.
     batch_size, accumulate: images a batch, and batches a step.
     max_skipped: batches skipped in a row, for what is not finite, before the run stops.
 
@@ -32,13 +32,14 @@ class Plan:
     num_steps: int
     log_every: int
     sample_every: int
+    evaluate_every: int
     save_every: int
     batch_size: int
     accumulate: int
     max_skipped: int
 
     def __post_init__(self):
-        intervals = ("log_every", "sample_every", "save_every")
+        intervals = ("log_every", "sample_every", "evaluate_every", "save_every")
         for field, value in dataclasses.asdict(self).items():
             check_at_least(0 if field in intervals else 1, **{f"training.{field}": value})
 
@@ -48,7 +49,9 @@ class Plan:
 
     def until_due(self, step: int) -> int:
         """Steps from `step` to the next one at which anything is due."""
-        intervals = [every for every in (self.log_every, self.sample_every, self.save_every) if every]
+        intervals = [
+            every for every in (self.log_every, self.sample_every, self.evaluate_every, self.save_every) if every
+        ]
         return min([self.num_steps - step] + [every - step % every for every in intervals])
 
 
@@ -96,6 +99,7 @@ def train(
     plan: Plan,
     *,
     steps_per_dispatch: int,
+    evaluate: Callable[[int, State], None],
     save: Callable[[int, State], None],
     preview: Callable[[int, State], None],
     progress: Callable[[int, dict], None],
@@ -108,6 +112,7 @@ def train(
       steps: as `compile_steps` makes it.
       given: what each dispatch is given to draw its batches from.
       steps_per_dispatch: steps in one dispatch where nothing is due in between.
+      evaluate: computes figures; a checkpoint follows, so that the best can be kept.
       save: starts to write a checkpoint.
       preview: draws samples.
       progress: told every step, and its figures where they are due.
@@ -121,9 +126,12 @@ def train(
     first, window, since, compiled = step, [], time.monotonic(), 0
     while True:
         stop = interrupted()
-        # Save and sample before the next batch is drawn: both see state `step` and change nothing in it.
+        # Before the next batch is drawn: all see state `step` and change nothing in it.
         paused = time.monotonic()
-        if stop or step >= plan.num_steps or plan.due(step, plan.save_every):
+        evaluated = step > first and plan.due(step, plan.evaluate_every) and not stop
+        if evaluated:
+            evaluate(step, state)
+        if stop or evaluated or step >= plan.num_steps or plan.due(step, plan.save_every):
             save(step, state)
         if step > first and plan.due(step, plan.sample_every) and not stop:
             preview(step, state)

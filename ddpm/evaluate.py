@@ -1,0 +1,155 @@
+"""Evaluation by a configuration: which images against which, seen by which network, and the figures."""
+
+import functools
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddpm import build
+from ddpm.cache import cache_directory
+from ddpm.data.folder import folder
+from ddpm.data.images import Dataset
+from ddpm.data.npz import npz
+from ddpm.errors import InputError
+from ddpm.evaluation import metrics, records, sources, statistics
+from ddpm.evaluation.chunks import Chunks
+from ddpm.evaluation.extract import Extracted, extract, of_statistics
+from ddpm.evaluation.frechet import small_sample_warning
+from ddpm.evaluation.network import FeatureNetwork
+from ddpm.evaluation.sources import Source
+from ddpm.sampling.batched import BatchedSampler
+from ddpm.training import checkpoint
+
+
+class Evaluator:
+    """Compares images with real ones by the settings of `config.evaluation`; what it needs is made when first used.
+
+    Args:
+      config: of the experiment; its data are the reference where `config.evaluation.reference` names no other.
+      dataset: the experiment's data.
+      progress: told a line now and then.
+    Raises:
+      InputError: an unknown metric, or a `best` that is none of them.
+    """
+
+    def __init__(self, config: ConfigDict, dataset: Dataset, progress: Callable[[str], None] = lambda line: None):
+        section = config.evaluation
+        self._config, self._dataset, self._progress = config, dataset, progress
+        self.metrics = {name: build.find("metric", metrics.__name__, name) for name in section.metrics}
+        if section.best and section.best not in self.metrics:
+            raise InputError(
+                f"evaluation.best = {section.best!r} is not among evaluation.metrics = {tuple(section.metrics)}; "
+                "'' keeps no best checkpoint."
+            )
+
+    @functools.cached_property
+    def network(self) -> FeatureNetwork:
+        """The feature network."""
+        return build.feature_network(self._config, self._dataset)
+
+    @functools.cached_property
+    def reference(self) -> Extracted:
+        """The real images, or the statistics of a file."""
+        return self._seen(self._config.evaluation.reference, self._config.evaluation.num_reference or None)
+
+    def images(self, name: str) -> Extracted:
+        """Images of a folder, a file or a data set, to be evaluated."""
+        return self._seen(name, self._config.evaluation.num or None)
+
+    def samples(self, source: Source, cache: pathlib.Path | None) -> Extracted:
+        """Samples of a run, to be evaluated."""
+        return self._extract(source, cache)
+
+    def __call__(self, generated: Extracted) -> dict:
+        """The record of all metrics: figures and provenance.
+
+        Raises:
+          InputError: images of another shape, or what a metric needs is not there.
+        """
+        real = self.reference
+        if generated.source and real.source and generated.source.shape != real.source.shape:
+            raise InputError(
+                f"{generated.about['name']} holds images of {generated.source.shape}, {real.about['name']} of "
+                f"{real.source.shape} (height, width, channels): no figure compares them. Resize one of them, and say so."
+            )
+        figures = {}
+        for name, metric in self.metrics.items():
+            if name in ("fid", "sfid"):
+                (tap,) = metric.taps
+                warning = small_sample_warning(generated.moments(tap), real.moments(tap))
+                if warning:
+                    logging.warning("%s: %s", name, warning)
+            figures |= metric(generated, real)
+        return records.record(self.named(figures), generated, real, self.network, checkpoint.versions())
+
+    def named(self, figures: dict[str, float]) -> dict[str, float]:
+        """Figures by names that do not pass for Inception's where they are not."""
+        if self.network.name == "inception":
+            return figures
+        return {metrics.OTHER_NETWORKS.get(name, name): value for name, value in figures.items()}
+
+    def _seen(self, name: str, num: int | None) -> Extracted:
+        if name.endswith((".npz", ".pkl")):
+            file = statistics.read(name)
+            if file.images is None:
+                return of_statistics(name, self.network)
+            if file.moments:  # ADM's: the moments of all real images, and some of the images
+                images = self._extract(sources.of_dataset(npz(path=name), name, num), cache_directory("features"))
+                return of_statistics(name, self.network).with_images(images)
+        dataset = named_dataset(name, self._config) if name else self._dataset
+        name = name or build.data_name(self._config)
+        return self._extract(sources.of_dataset(dataset, name, num), cache_directory("features"))
+
+    def _extract(self, source: Source, cache: pathlib.Path | None) -> Extracted:
+        taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
+        batch_size = self._config.evaluation.batch_size
+        return extract(source, self.network, taps, batch_size=batch_size, cache=cache, progress=self._progress)
+
+
+def named_dataset(name: str, config: ConfigDict) -> Dataset:
+    """Images by one word of the command line: a folder, a .npz file, or a data set such as 'digits:test' or 'cifar10:test'.
+
+    Raises:
+      InputError: nothing of that name.
+    """
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir():
+        return folder(path=name, size=0, channels=build.dataset(config).facts.shape[-1])
+    if name.endswith(".npz"):
+        return npz(path=name)
+    word, _, split = name.partition(":")
+    section = ConfigDict(config.data.to_dict())
+    if word != "digits":
+        section.tfds.dataset = word
+        word = "tfds"
+    section.name = word
+    section[word].split = split or "train"
+    return build.dataset(ConfigDict({"data": section}))
+
+
+def of_run(
+    sampler: BatchedSampler, params: Any, config: ConfigDict, shape: tuple[int, int, int], directory: pathlib.Path | None,
+    *, name: str, step: int, num: int, seed: int, when: str
+) -> Source:
+    """Samples of a run's EMA parameters by `config.sampler`; kept in `directory`, so that none is drawn twice."""
+    section = config.sampler
+    about = {
+        "name": name,
+        "step": step,
+        "params": "EMA",
+        "params_sha256": sources.params_digest(params),
+        "sampler": section.name,
+        "sampler_options": build.options_of(section),
+        "num_steps": section.num_steps,
+        "nfe": sampler.nfe,
+        "clip": section.clip,
+        "guidance_scale": None,  # no run is conditional yet
+        "rounding": "to the nearest of 256 levels",
+        "when": when,
+    }
+    drawn = sources.digest(about | {"seed": seed, "when": ""})
+    chunks = Chunks(directory / drawn if directory else None)
+    return sources.of_sampler(sampler, params, shape, num=num, seed=seed, about=about, chunks=chunks)
