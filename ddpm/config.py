@@ -36,9 +36,14 @@ def flat(values: dict, prefix: str = "") -> dict:
     return found
 
 
+def in_use(values: dict) -> dict:
+    """The leaves of a JSON configuration without the options of choices that it does not name."""
+    return flat(_chosen(values))
+
+
 def differences(old: dict, new: dict) -> dict[str, tuple]:
     """Keys in use that differ between two JSON configurations, by dotted name: (old value, new value)."""
-    old, new = flat(_chosen(old)), flat(_chosen(new))
+    old, new = in_use(old), in_use(new)
     pairs = {key: (old.get(key, "absent"), new.get(key, "absent")) for key in sorted(old.keys() | new.keys())}
     changed = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     # Of a section that names another choice, the name says it all.

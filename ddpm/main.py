@@ -19,16 +19,17 @@ from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "prepare"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare"], "What to do.")
 NUM = flags.DEFINE_integer("num", 64, "Images to draw in mode sample.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and eval.")
+OUT = flags.DEFINE_string("out", None, "The page of mode report; further runs for it follow the flags.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
 
 
 def main(argv: list[str]) -> int:
     """Runs the mode that the flags name; a user's mistake is one line and exit code 2."""
     try:
-        return _run()
+        return _run(argv[1:])
     except InputError as error:
         return _mistake(error)
     except OSError as error:  # a full or read-only disk, a file where a directory should be
@@ -39,10 +40,14 @@ def main(argv: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-def _run() -> int:
+def _run(more: list[str]) -> int:
     mode, config = MODE.value, CONFIG.value
     if config is None and mode in ("train", "prepare"):
         raise InputError(f"--mode {mode} needs --config, such as --config experiments/digits.py.")
+    if more and mode != "report":
+        raise InputError(
+            f"{more[0]!r} is no flag: --mode {mode} takes nothing else; only --mode report takes several runs."
+        )
     if mode == "prepare":
         return modes.prepare(config)
     if WORKDIR.value is None:
@@ -51,6 +56,8 @@ def _run() -> int:
     if mode == "train":
         sharding.split_cpu(config.training.cpu_devices)
         return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
+    if mode == "report":
+        return modes.report([workdir, *map(pathlib.Path, more)], pathlib.Path(OUT.value) if OUT.value else None)
     if mode == "eval":
         return modes.evaluate(config, workdir, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
     return modes.sample(config, workdir, num=NUM.value, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
@@ -62,6 +69,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         -1,
         False,
     )  # warnings: Orbax says fifty lines a checkpoint at level info
+    flags.FLAGS.set_gnu_getopt(True)  # flags may follow the runs of mode report
     try:
         _check_experiment(argv)
         return flags.FLAGS(argv)

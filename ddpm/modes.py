@@ -1,9 +1,12 @@
-"""What the command does: train, sample, evaluate, prepare."""
+"""What the command does: train, sample, evaluate, report, prepare."""
 
 import dataclasses
 import json
 import logging
+import os
 import pathlib
+import sys
+import webbrowser
 
 import jax
 import numpy as np
@@ -16,6 +19,7 @@ from ddpm.errors import InputError, check_at_least
 from ddpm.evaluation.frechet import frechet_distance, small_sample_warning
 from ddpm.evaluation.moments import Moments
 from ddpm.evaluation.precision_recall import precision_recall
+from ddpm.report import collect, page
 from ddpm.run import Run, load
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
 from ddpm.training.progress import ProgressBar
@@ -67,9 +71,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         )
 
         def preview(step: int, state: State) -> None:
-            sheet = pictures.visible(pictures.grid(samples(state.ema_params, PREVIEW_IMAGES, seed=PREVIEW_SEED)))
-            pictures.save_png(workdir / "samples" / f"{step:08d}.png", sheet)
-            writer.image(step, "samples", sheet)
+            for name, params in (("", state.ema_params), ("_raw", state.params)):
+                sheet = pictures.visible(pictures.grid(samples(params, PREVIEW_IMAGES, seed=PREVIEW_SEED)))
+                pictures.save_png(workdir / "samples" / f"{step:08d}{name}.png", sheet)
+                writer.image(step, f"samples{name}", sheet)
 
         with ProgressBar(first, config.training.num_steps) as bar:
 
@@ -154,6 +159,20 @@ def evaluate(config: ConfigDict | None, workdir: pathlib.Path, *, seed: int, acc
     for name, value in figures.items():
         print(f"{name:17s} {value:.3f}")
     print(f"written to {workdir}/evaluation.json")
+    return 0
+
+
+def report(workdirs: list[pathlib.Path], out: pathlib.Path | None) -> int:
+    """Writes one page of runs that opens anywhere, without a network; shows it where there is someone to look."""
+    runs = collect.collect(workdirs)
+    title, place = collect.common(workdirs)
+    out = out or place / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page.page(runs, title), encoding="utf-8")
+    print(f"report    {out}", flush=True)
+    display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.stdout.isatty() and display:
+        webbrowser.open(out.absolute().as_uri())
     return 0
 
 

@@ -1,0 +1,180 @@
+"""The sections of a page but for its plots: runs, samples, figures, legend, setup."""
+
+import datetime
+import math
+from collections.abc import Callable
+from html import escape
+
+from ddpm.config import flat, in_use
+from ddpm.report.collect import PICTURES, Collected
+from ddpm.report.markup import Tips, cell, element, picture, select, sorted_table, text, tip, values
+from ddpm.report.plots import COLOURS, dash
+from ddpm.report.sweep import last
+from ddpm.report.table import Row, Table, arrow, best, varying
+
+ALWAYS = ("step", "sampler", "nfe")  # columns of how samples were generated; others where they vary
+NEVER = ("name", "sha256", "num")  # the run is named, and the rule says the number
+
+
+def subtitle(runs: list[Collected]) -> str:
+    """What the runs are, in one line."""
+    made = f"{datetime.datetime.now():%Y-%m-%d %H:%M}"
+    if len(runs) > 1:
+        return f"{len(runs)} runs · {made}"
+    run = runs[0]
+    told = [str(run.workdir), *([f"step {run.step:,}"] if run.step is not None else []), *_model(run).values(), made]
+    return " · ".join(told)
+
+
+def notes(runs: list[Collected]) -> str:
+    """What is missing or could not be read."""
+    lines = [(f"{run.name}: " if len(runs) > 1 else "") + note for run in runs for note in run.notes]
+    return element("ul", "".join(element("li", escape(line)) for line in lines), class_="notes") if lines else ""
+
+
+def runs_table(runs: list[Collected], figures: Table, keys: list[str], tips: Tips) -> str:
+    """A line a run: its step, the keys that differ, its newest figures and the samples they are of."""
+    newest = [figures.newest(i) for i in range(len(runs))]
+    generated = _generated_columns([row for row in newest if row])
+    rows = []
+    for i, (run, row) in enumerate(zip(runs, newest, strict=True)):
+        config = in_use(run.config)
+        rows.append(
+            [
+                cell(run.name, _key(i) + " " + escape(run.name), head=True, title=run.name),
+                *(cell(value) for value in (run.step, last(run, "loss"), last(run, "images_per_second"))),
+                *(cell(config.get(key)) for key in keys),
+                *(cell(row.generated.get(key) if row else None) for key in generated),
+                *_figure_cells(figures, row, newest, tips),
+            ]
+        )
+    groups = [("", 4, None), ("Configuration: keys that differ", len(keys), None)]
+    groups += [("Newest figures: samples of", len(generated), None), *_rule_groups(figures, tips)]
+    heads = ["run", "step", "loss", "images/s", *keys, *generated, *_figure_heads(figures)]
+    return sorted_table(heads, rows, [group for group in groups if group[1]])
+
+
+def figures_table(runs: list[Collected], figures: Table, tips: Tips) -> str:
+    """A line a set of samples; its figures by rule, with provenance on hover."""
+    if not figures.rows:
+        return ""
+    generated = _generated_columns(figures.rows)
+    several = len(runs) > 1
+    rows = []
+    for row in reversed(figures.rows):
+        first = [cell(runs[row.run].name, head=True, title=runs[row.run].name)] if several else []
+        settings = [cell(row.generated.get(key), head=key == generated[0] and not several) for key in generated]
+        rows.append([*first, *settings, *_figure_cells(figures, row, figures.rows, tips)])
+    groups = [("", several + len(generated), None), *_rule_groups(figures, tips)]
+    heads = ["run"] * several + generated + _figure_heads(figures)
+    same = {key: value for key, value in figures.rows[0].generated.items() if key not in (*generated, *NEVER)}
+    told = ", ".join(f"{key} {text(value)}" for key, value in same.items())
+    caption = (
+        f"↑ higher is better, ↓ lower. Hover or tap a figure for how it was made.{' All samples: ' * bool(told)}{told}"
+    )
+    return element("p", escape(caption), class_="quiet") + sorted_table(heads, rows, groups)
+
+
+def chosen_run(runs: list[Collected], section: Callable[[Collected], str]) -> str:
+    """A section of each run, of which the chosen one is shown; runs without it are not offered."""
+    parts = {i: inner for i, run in enumerate(runs) if (inner := section(run))}
+    if not parts:
+        return ""
+    names = {i: runs[i].name for i in parts}
+    picker = element("div", select("Run", names, class_="run"), class_="choices") if len(runs) > 1 else ""
+    first = next(iter(parts))
+    return picker + "".join(
+        element("div", inner, class_="of-run", data_run=i, hidden=i != first) for i, inner in parts.items()
+    )
+
+
+def samples(run: Collected) -> str:
+    """Sample grids by step, EMA beside raw parameters; the path from noise; nearest neighbours."""
+    sheets = []
+    for step, kinds in run.grids.items():
+        shown = "".join(picture(content, f"{kind} parameters, step {step:,}") for kind, content in kinds.items())
+        sheets.append(element("div", shown, class_="pair", data_step=f"step {step:,}", hidden=step != max(run.grids)))
+    slider = ""
+    if len(sheets) > 1:
+        end = len(sheets) - 1
+        knob = f'<input type="range" min="0" max="{end}" value="{end}" aria-label="step" autocomplete="off">'
+        slider = element("div", knob + element("output", f"step {max(run.grids):,}"), class_="slider")
+    others = "".join(picture(run.pictures[file], PICTURES[file]) for file in PICTURES if file in run.pictures)
+    grids = element("div", slider + "".join(sheets)) if sheets else ""
+    return grids + (element("div", others, class_="pictures") if others else "")
+
+
+def training(runs: list[Collected], plots: str) -> str:
+    """The legend of all curves, and the curves."""
+    if len(runs) == 1 or not plots:
+        return plots
+    buttons = [
+        element("button", _key(i) + escape(run.name), type="button", data_run=i, aria_pressed="true")
+        for i, run in enumerate(runs)
+    ]
+    buttons += [element("button", state, type="button", data_all="on" * (state == "all")) for state in ("all", "none")]
+    return element("div", "".join(buttons), class_="legend", role="group", aria_label="runs shown") + plots
+
+
+def setup(run: Collected) -> str:
+    """Data, model, environment and configuration of a run."""
+    if not run.record:
+        return ""
+    parts = {"Data and model": values(_model(run)), "Environment": values(run.record.get("versions", {}))}
+    facts = "".join(element("div", element("h3", name) + inner) for name, inner in parts.items())
+    unused = frozenset(flat(run.config)) - in_use(run.config).keys()
+    whole = element("details", element("summary", "Whole configuration") + values(flat(run.config), unused))
+    return element("div", facts, class_="facts") + whole
+
+
+def _model(run: Collected) -> dict[str, str]:
+    """Data and model in words, as far as the record tells."""
+    told, facts, config = {}, run.record.get("facts", {}), run.config
+    if "shape" in facts:
+        told["data"] = f"{config['data']['name']}: {facts['count']:,} images of {' × '.join(map(str, facts['shape']))}"
+        told["classes"] = f"{len(facts['classes'])} classes" if facts.get("classes") else ""
+    if leaves := {k: v for k, v in run.record.get("leaves", {}).items() if k.startswith("params/")}:
+        size = sum(math.prod(leaf["shape"]) for leaf in leaves.values())
+        told["model"] = f"{config['model']['name']}: {size:,} parameters"
+    return {name: words for name, words in told.items() if words}
+
+
+def _key(run: int) -> str:
+    """A stroke in the colour and dashes of a run."""
+    dashes = "" if dash(run) == "solid" else f' stroke-dasharray="{dash(run).replace("px", "")}"'
+    stroke = f'stroke="var(--c{run % COLOURS})" stroke-width="2.5"{dashes}'
+    return f'<svg class="key" viewBox="0 0 22 8" aria-hidden="true"><path d="M0 4h22" {stroke}/></svg>'
+
+
+def _generated_columns(rows: list[Row]) -> list[str]:
+    """Keys of how samples were generated that are columns: those always of interest, and those that vary."""
+    varied = varying([row.generated for row in rows])
+    known = dict.fromkeys(key for row in rows for key in row.generated)
+    return [key for key in known if key in ALWAYS or (key in varied and key not in NEVER)]
+
+
+def _rule_groups(figures: Table, tips: Tips) -> list[tuple]:
+    """Headings over the figures of each rule, the whole rule on hover."""
+    counts = [sum(rule == i for _, rule in figures.columns) for i in range(len(figures.rules))]
+    pairs = zip(figures.rules, counts, strict=True)
+    return [(rule.label, count, tips.add(rule.values)) for rule, count in pairs if count]
+
+
+def _figure_heads(figures: Table) -> list[str]:
+    return [f"{name.replace('_', ' ')} {arrow(name)}" for name, _ in figures.columns]
+
+
+def _figure_cells(figures: Table, row: Row | None, among: list[Row | None], tips: Tips) -> list[str]:
+    """The figures of a row, the best of each column bold."""
+    cells = []
+    for column in figures.columns:
+        here = row.cells.get(column) if row else None
+        if here is None:
+            cells.append(cell(None))
+            continue
+        others = [other.cells[column].value for other in among if other and column in other.cells]
+        is_best = len(others) > 1 and here.value == best(column[0], others)
+        shown = text(float(here.value)) + (f" ± {text(float(here.std))}" if here.std is not None else "")
+        told = tips.add(flat(here.provenance))
+        cells.append(cell(here.value, escape(shown), class_="best" * is_best, **tip(told)))
+    return cells

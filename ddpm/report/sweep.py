@@ -1,0 +1,90 @@
+"""Runs that differ in some keys of their configurations: keys against figures, as plots."""
+
+import html
+import itertools
+
+from ddpm.config import differences, in_use
+from ddpm.report.collect import Collected, number
+from ddpm.report.plots import choice, plot, trace
+from ddpm.report.table import Table, arrow
+
+TICKS = 12  # a key of more values has a scale instead of a tick a value
+
+
+def differing_keys(runs: list[Collected]) -> list[str]:
+    """Configuration keys in use that differ between any two runs."""
+    configs = list({str(run.config): run.config for run in runs if run.config}.values())
+    return sorted({key for pair in itertools.combinations(configs, 2) for key in differences(*pair)})
+
+
+def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
+    """Parallel coordinates of keys and a figure, and a figure against a key; figures are each run's newest."""
+    runs_and_rows = [(run, table.newest(i)) for i, run in enumerate(runs) if run.config]
+    results = {
+        f"{table.name(column)} {arrow(column[0])}": [
+            row.cells[column].value if row and column in row.cells else None for _, row in runs_and_rows
+        ]
+        for column in table.columns
+    } | {"loss, last logged ↓": [last(run, "loss") for run, _ in runs_and_rows]}
+    results = {label: figures for label, figures in results.items() if any(v is not None for v in figures)}
+    settings = {key: [in_use(run.config).get(key, "absent") for run, _ in runs_and_rows] for key in keys}
+    if not settings or not results:
+        return []
+    names = [html.escape(run.name) for run, _ in runs_and_rows]
+    return [_parallel(settings, results), _scatter(names, settings, results)]
+
+
+def last(run: Collected, key: str) -> float | None:
+    """The newest value of a key of metrics.jsonl."""
+    return next((v for row in reversed(run.metrics) if (v := number(row.get(key))) is not None), None)
+
+
+def _parallel(settings: dict[str, list], results: dict[str, list]) -> dict:
+    options = {}
+    for label, figures in results.items():
+        shown = [i for i, figure in enumerate(figures) if figure is not None]
+        dimensions = [_dimension(key, [column[i] for i in shown]) for key, column in settings.items()]
+        shown_figures = [figures[i] for i in shown]
+        dimensions.append({"label": html.escape(label.partition(" (")[0]), "values": shown_figures})
+        line = {"color": shown_figures, "colorscale": "Viridis"}
+        options[label] = ([{"dimensions": dimensions, "line": line}], {})
+    width = 130 * (len(settings) + 1)
+    choices = [choice("Figure", options)]
+    return plot("Parallel coordinates", [{"type": "parcoords"}], {}, {}, choices=choices, wide=True, min_width=width)
+
+
+def _dimension(key: str, settings: list) -> dict:
+    """An axis of parallel coordinates: a key's values in order, evenly spaced and named if they are few."""
+    numeric = _is_numeric(settings)
+    named = settings if numeric else list(map(str, settings))
+    distinct = sorted(set(named))
+    if numeric and len(distinct) > TICKS:
+        return {"label": html.escape(key), "values": named}
+    ticks = {"tickvals": list(range(len(distinct))), "ticktext": [html.escape(str(value)) for value in distinct]}
+    return {"label": html.escape(key), "values": [distinct.index(value) for value in named]} | ticks
+
+
+def _scatter(names: list[str], settings: dict[str, list], results: dict[str, list]) -> dict:
+    hover = "%{text}<br>%{x}: %{y}<extra></extra>"
+    points = trace([], [], 0, "", mode="markers", text=names, hovertemplate=hover)
+    keys = {}
+    for key, values in settings.items():
+        x = values if _is_numeric(values) else [html.escape(str(value)) for value in values]
+        keys[key] = ([{"x": x}], {"xaxis": {"title": html.escape(key), "type": _scale(values)}})
+    figures = {
+        label: ([{"y": values}], {"yaxis": {"title": html.escape(label.partition(" (")[0])}})
+        for label, values in results.items()
+    }
+    choices = [choice("Key", keys), choice("Figure", figures)]
+    return plot("A figure against a key", [points], {}, {}, choices=choices, wide=True)
+
+
+def _is_numeric(values: list) -> bool:
+    return all(number(value) is not None and not isinstance(value, bool) for value in values)
+
+
+def _scale(values: list) -> str:
+    """Logarithmic for numbers over more than a factor of ten; words are categories."""
+    if not _is_numeric(values):
+        return "category"
+    return "log" if min(values) > 0 and max(values) >= 10 * min(values) else "linear"
