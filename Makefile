@@ -16,7 +16,8 @@ test: $(VENV)/installed-test lint  ## all tests but those against diffusers
 quick: $(VENV)/installed-test  ## the tests that take seconds
 	$(RUN) -m pytest --ignore tests/parity -m "not slow"
 
-parity: $(VENV)/installed-parity  ## the same formulas against diffusers (installs PyTorch)
+parity: $(VENV)/installed-parity  ## the same formulas against diffusers and torch-fidelity (installs PyTorch)
+	$(RUN) -m pip install --quiet --no-deps torch-fidelity==0.4.0 pytorch-fid==0.3.0  # not torchvision: it replaces torch
 	$(RUN) -m pytest tests/parity
 
 lint: $(VENV)/installed-test

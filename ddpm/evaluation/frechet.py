@@ -76,15 +76,23 @@ def expected_bias(cov: np.ndarray, n: int) -> float:
 
 
 def small_sample_warning(generated: Moments, reference: Moments) -> str | None:
-    """What is wrong with the distance of so few images (n <= d), in one sentence; None if they are enough."""
-    d = len(reference.mean)
-    counts = [moments.n for moments in (generated, reference) if moments.n is not None]
-    if min(counts, default=d + 1) > d:
+    """What is wrong with the distance of so few images (n <= d), in one sentence; None if they are enough.
+
+    The score it tells is that of as many draws from the reference's own Gaussian.
+    """
+    d, rng = len(reference.mean), np.random.default_rng(0)
+    few = [moments.n is not None and moments.n <= d for moments in (generated, reference)]
+    if not any(few):
         return None
-    bias = sum(expected_bias(reference.cov, max(n, 2)) for n in counts)
+    root = _root(reference.cov)
+    sets = [
+        Moments.of(rng.normal(size=(moments.n, root.shape[1])) @ root.T + reference.mean) if is_few else reference
+        for moments, is_few in zip((generated, reference), few, strict=True)
+    ]
+    n = min(moments.n for moments in sets if moments.n is not None)
     return (
-        f"{min(counts)} images give a covariance of {d} features a rank of {min(counts) - 1} at most: even images of the "
-        f"reference's own distribution would score about {bias:.2g}; take more than {d}, better {10 * d}."
+        f"{n} images give a covariance of {d} features a rank of {n - 1} at most: even images of the reference's own "
+        f"distribution would score about {frechet_distance(*sets):.2g}; take more than {d}, better {10 * d}."
     )
 
 
