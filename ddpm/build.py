@@ -108,7 +108,9 @@ def dataset(config: ConfigDict) -> Dataset:
 def data_name(config: ConfigDict) -> str:
     """A data set in a word or two, such as 'digits:train' or 'cifar10:train'."""
     options = options_of(config.data)
-    return ":".join(filter(None, [options.get("dataset") or options.get("path") or config.data.name, options.get("split")]))
+    return ":".join(
+        filter(None, [options.get("dataset") or options.get("path") or config.data.name, options.get("split")])
+    )
 
 
 def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:

@@ -45,6 +45,11 @@ class Evaluator:
                 "'' keeps no best checkpoint."
             )
 
+    def best_step(self, workdir: pathlib.Path) -> int | None:
+        """The step of a run's training that did best by `config.evaluation.best`."""
+        section = self._config.evaluation
+        return records.best_step(workdir, best_figure(section)) if section.best else None
+
     @functools.cached_property
     def network(self) -> FeatureNetwork:
         """The feature network."""
@@ -83,13 +88,8 @@ class Evaluator:
                 if warning:
                     logging.warning("%s: %s", name, warning)
             figures |= metric(generated, real)
-        return records.record(self.named(figures), generated, real, self.network, checkpoint.versions())
-
-    def named(self, figures: dict[str, float]) -> dict[str, float]:
-        """Figures by names that do not pass for Inception's where they are not."""
-        if self.network.name == "inception":
-            return figures
-        return {metrics.OTHER_NETWORKS.get(name, name): value for name, value in figures.items()}
+        figures = {metrics.named(name, self.network.name): value for name, value in figures.items()}
+        return records.record(figures, generated, real, self.network, checkpoint.versions())
 
     def _seen(self, name: str, num: int | None) -> Extracted:
         if name.endswith((".npz", ".pkl")):
@@ -107,6 +107,12 @@ class Evaluator:
         taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
         batch_size = self._config.evaluation.batch_size
         return extract(source, self.network, taps, batch_size=batch_size, cache=cache, progress=self._progress)
+
+
+def best_figure(section: ConfigDict) -> str:
+    """The name of the figure that `best` of the section `evaluation` ranks by."""
+    metric = build.find("metric", metrics.__name__, section.best)
+    return metrics.named(metric.ranks, section.features.name)
 
 
 def named_dataset(name: str, config: ConfigDict) -> Dataset:
@@ -131,8 +137,17 @@ def named_dataset(name: str, config: ConfigDict) -> Dataset:
 
 
 def of_run(
-    sampler: BatchedSampler, params: Any, config: ConfigDict, shape: tuple[int, int, int], directory: pathlib.Path | None,
-    *, name: str, step: int, num: int, seed: int, when: str
+    sampler: BatchedSampler,
+    params: Any,
+    config: ConfigDict,
+    shape: tuple[int, int, int],
+    directory: pathlib.Path | None,
+    *,
+    name: str,
+    step: int,
+    num: int,
+    seed: int,
+    when: str,
 ) -> Source:
     """Samples of a run's EMA parameters by `config.sampler`; kept in `directory`, so that none is drawn twice."""
     section = config.sampler

@@ -20,9 +20,25 @@ from ddpm.training import sharding
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare"], "What to do.")
-NUM = flags.DEFINE_integer("num", 64, "Images to draw in mode sample.", lower_bound=1)
+NUM = flags.DEFINE_integer(
+    "num", None, "Images to draw, in modes sample (64) and eval (evaluation.num).", lower_bound=1
+)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and eval.")
 OUT = flags.DEFINE_string("out", None, "The page of mode report; further runs for it follow the flags.")
+STEP = flags.DEFINE_string(
+    "step", None, "Checkpoint for modes sample and eval: a step, or 'best'; the newest if not given."
+)
+SAMPLER = flags.DEFINE_list(
+    "sampler", [], "Sampler, instead of config.sampler.name; in mode eval several, with commas."
+)
+NUM_STEPS = flags.DEFINE_list("num_steps", [], "Steps, instead of config.sampler.num_steps; in mode eval several.")
+METRICS = flags.DEFINE_list("metrics", [], "Metrics of mode eval, such as fid,kid,pr, instead of evaluation.metrics.")
+FEATURES = flags.DEFINE_string("features", None, "Feature network of mode eval, instead of evaluation.features.name.")
+INCEPTION = flags.DEFINE_string("inception", None, "Weights of the 2015 Inception: features of mode eval.")
+IMAGES = flags.DEFINE_string(
+    "images", None, "A folder, .npz or data set (cifar10:test) for mode eval, instead of a run."
+)
+REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
 
 
@@ -50,6 +66,13 @@ def _run(more: list[str]) -> int:
         )
     if mode == "prepare":
         return modes.prepare(config)
+    if mode == "eval" and IMAGES.value:
+        if config is None:
+            raise InputError(
+                "--images needs --config, whose data are the real images and whose evaluation says how to compare."
+            )
+        config.update_from_flattened_dict(_changes())
+        return modes.evaluate_images(config, IMAGES.value)
     if WORKDIR.value is None:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
     workdir = pathlib.Path(WORKDIR.value)
@@ -58,9 +81,39 @@ def _run(more: list[str]) -> int:
         return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
     if mode == "report":
         return modes.report([workdir, *map(pathlib.Path, more)], pathlib.Path(OUT.value) if OUT.value else None)
+    opening = dict(step=_step(STEP.value), accept_changes=ACCEPT_CHANGES.value)
+    samplers, num_steps = SAMPLER.value or [None], [_whole("num_steps", n) for n in NUM_STEPS.value] or [None]
     if mode == "eval":
-        return modes.evaluate(config, workdir, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
-    return modes.sample(config, workdir, num=NUM.value, seed=SEED.value, accept_changes=ACCEPT_CHANGES.value)
+        return modes.evaluate(
+            config, workdir, samplers=samplers, num_steps=num_steps, seed=SEED.value, changes=_changes(), **opening
+        )
+    if len(samplers) > 1 or len(num_steps) > 1:
+        raise InputError("--mode sample takes one --sampler and one --num_steps; --mode eval compares several.")
+    changes = {"sampler.name": samplers[0], "sampler.num_steps": num_steps[0]}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    return modes.sample(config, workdir, num=NUM.value or 64, seed=SEED.value, changes=changes, **opening)
+
+
+def _changes() -> dict:
+    """What the flags of mode eval change in a configuration."""
+    chosen = {
+        "evaluation.metrics": tuple(METRICS.value),
+        "evaluation.num": NUM.value,
+        "evaluation.reference": REFERENCE.value,
+        "evaluation.features.name": FEATURES.value or ("inception" if INCEPTION.value else None),
+        "evaluation.features.inception.path": INCEPTION.value,
+    }
+    return {key: value for key, value in chosen.items() if value}
+
+
+def _step(text: str | None) -> int | str | None:
+    return text if text in (None, "best") else _whole("step", text)
+
+
+def _whole(flag: str, text: str) -> int:
+    if not text.isdigit():
+        raise InputError(f"--{flag}={text} is no whole number.")
+    return int(text)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -1,12 +1,14 @@
 """What the command does: train, sample, evaluate, report, prepare."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
 import pathlib
 import sys
 import webbrowser
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -15,10 +17,12 @@ from ml_collections import ConfigDict
 from ddpm import build, pictures
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data import tfds
-from ddpm.errors import InputError, check_at_least
-from ddpm.evaluation.frechet import frechet_distance, small_sample_warning
-from ddpm.evaluation.moments import Moments
-from ddpm.evaluation.precision_recall import precision_recall
+from ddpm.errors import InputError
+from ddpm.evaluate import Evaluator, of_run
+from ddpm.evaluation import records
+from ddpm.evaluation.extract import Extracted
+from ddpm.evaluation.memorisation import memorisation as copies
+from ddpm.evaluation.neighbours import nearest
 from ddpm.report import collect, page
 from ddpm.run import Run, load
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
@@ -26,6 +30,7 @@ from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State, init_state
 
 PREVIEW_IMAGES, PREVIEW_PATHS, PREVIEW_SEED = 64, 8, 0
+EVALUATION_SEED = 1
 
 
 def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) -> int:
@@ -51,6 +56,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         jax.eval_shape(init, build.init_key(config)),
     )
+    evaluator = Evaluator(config, images)
     feed = build.batches(config, images, split=split, replicated=replicated)
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
@@ -58,7 +64,12 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
 
     with interrupt.interruptible() as interrupted:
         workdir.mkdir(parents=True, exist_ok=True)
-        checkpoints = checkpoint.Checkpoints(workdir, keep=config.training.keep, keep_every=config.training.keep_every)
+        checkpoints = checkpoint.Checkpoints(
+            workdir,
+            keep=config.training.keep,
+            keep_every=config.training.keep_every,
+            best=lambda: evaluator.best_step(workdir),
+        )
         first, state = checkpoints.restore(abstract) or (0, init(build.init_key(config)))
         writer = metrics.Metrics(workdir, first)
         height, width, channels = facts.shape
@@ -76,6 +87,27 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 pictures.save_png(workdir / "samples" / f"{step:08d}{name}.png", sheet)
                 writer.image(step, f"samples{name}", sheet)
 
+        def figures(step: int, state: State) -> None:
+            try:
+                source = of_run(
+                    samples,
+                    state.ema_params,
+                    config,
+                    facts.shape,
+                    None,
+                    name=str(workdir),
+                    step=step,
+                    num=config.evaluation.num,
+                    seed=EVALUATION_SEED,
+                    when="training",
+                )
+                made = evaluator(evaluator.samples(source, None))
+            except InputError as error:  # no reason to lose the run
+                logging.warning("no figures at step %d: %s", step, error)
+                return
+            records.store(workdir, made)
+            writer.scalars(step, {f"evaluation/{name}": value for name, value in made["figures"].items()})
+
         with ProgressBar(first, config.training.num_steps) as bar:
 
             def report(step: int, figures: dict) -> None:
@@ -89,6 +121,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 feed.start(int(state.batch)),
                 plan,
                 steps_per_dispatch=steps_per_dispatch,
+                evaluate=figures,
                 save=lambda step, state: checkpoints.save(step, state, record),
                 preview=preview,
                 progress=report,
@@ -113,9 +146,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     return 0
 
 
-def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, accept_changes: bool) -> int:
+def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, **opening) -> int:
     """Draws images of a run by `config.sampler`; writes them as .npz and the first of them as a grid."""
-    run = _open(config, workdir, accept_changes)
+    run = _open(config, workdir, **opening)
     choice = run.config.sampler
     images = run.sampler()(run.params, num, seed=seed, progress=lambda done: print(f"{done}/{num} images", flush=True))
     name = f"{workdir}/samples/step{run.step}_{build.own_name(choice)}{choice.num_steps}_seed{seed}"
@@ -125,40 +158,47 @@ def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: 
     return 0
 
 
-def evaluate(config: ConfigDict | None, workdir: pathlib.Path, *, seed: int, accept_changes: bool) -> int:
-    """Compares samples with real images, pixels in [0, 1] as features: improved precision and recall, Frechet distance."""
-    run = _open(config, workdir, accept_changes)
-    section, choice = run.config.evaluation, run.config.sampler
-    check_at_least(4, num_samples=section.num_samples, num_reference=section.num_reference)  # for 3 neighbours each
-    images = build.dataset(run.config).images
-    chosen = np.random.default_rng(0).permutation(len(images))[: section.num_reference]
-    real, generated = (
-        _pixel_features(x) for x in (np.stack([images[i] for i in chosen]), run.sample(section.num_samples, seed=seed))
-    )
-    moments = Moments.of(real), Moments.of(generated)
-    warning = small_sample_warning(moments[1], moments[0])
-    if warning:
-        logging.warning("Frechet distance: %s", warning)
-    precision, recall = precision_recall(real, generated)
-    figures = {"precision": precision, "recall": recall, "frechet_distance": frechet_distance(*moments)}
-    rule = {
-        "features": "pixels in [0, 1]",
-        "num_samples": len(generated),
-        "num_reference": len(real),
-        "step": run.step,
-        "params": "EMA",
-        "sampler": choice.name,
-        "num_steps": choice.num_steps,
-        "nfe": run.sampler().nfe,
-        "seed": seed,
-    }
-    (workdir / "evaluation.json").write_text(json.dumps(figures | rule, indent=1) + "\n")
-    print(
-        f"{len(generated)} samples (step {run.step}, EMA, {choice.name}, {rule['nfe']} network evaluations) against {len(real)} real images, by pixels"
-    )
-    for name, value in figures.items():
-        print(f"{name:17s} {value:.3f}")
-    print(f"written to {workdir}/evaluation.json")
+def evaluate(
+    config: ConfigDict | None,
+    workdir: pathlib.Path,
+    *,
+    samplers: Sequence[str | None],
+    num_steps: Sequence[int | None],
+    seed: int,
+    **opening,
+) -> int:
+    """Figures of a run's samples, for each sampler and number of steps; adds them to workdir/evaluation.jsonl."""
+    run = _open(config, workdir, **opening)
+    evaluator = Evaluator(run.config, build.dataset(run.config), _say)
+    directory = workdir / "evaluation"
+    for name, steps in itertools.product(samplers, num_steps):
+        chosen = run.choice(name, steps)
+        source = of_run(
+            run.sampler(name, steps),
+            run.params,
+            chosen,
+            run.facts.shape,
+            directory / "samples",
+            name=str(workdir),
+            step=run.step,
+            num=run.config.evaluation.num,
+            seed=seed,
+            when="afterwards",
+        )
+        generated = evaluator.samples(source, directory / "features")
+        record = evaluator(generated)
+        records.store(workdir, record)
+        _print_record(record)
+        if evaluator.reference.source is not None:
+            pictures.save_png(directory / "neighbours.png", _neighbours(generated, evaluator.reference))
+    print(f"written to {workdir}/evaluation.jsonl")
+    return 0
+
+
+def evaluate_images(config: ConfigDict, name: str) -> int:
+    """Figures of a folder, a .npz file or a data set against the data of an experiment."""
+    evaluator = Evaluator(config, build.dataset(config), _say)
+    _print_record(evaluator(evaluator.images(name)))
     return 0
 
 
@@ -184,12 +224,46 @@ def prepare(config: ConfigDict) -> int:
     return 0
 
 
-def _open(config: ConfigDict | None, workdir: pathlib.Path, accept_changes: bool) -> Run:
-    run = load(workdir)
+def _open(
+    config: ConfigDict | None, workdir: pathlib.Path, *, step: int | str | None, changes: dict, accept_changes: bool
+) -> Run:
+    run = load(workdir, step)
     if config is not None:
         check_same_run(to_json(run.config), to_json(config), str(workdir), accept_changes)
         run.config.sampler, run.config.evaluation, run.config.data = config.sampler, config.evaluation, config.data
+    run.config.update_from_flattened_dict(changes)
     return run
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _print_record(record: dict) -> None:
+    provenance = record["provenance"]
+    made, real, network = (provenance[key] for key in ("generated", "reference", "features"))
+    how = (
+        f", step {made['step']}, {made['params']}, {made['sampler']}, {made['nfe']} network evaluations"
+        if "step" in made
+        else ""
+    )
+    print(f"{made['num']} images of {made['name']}{how}")
+    print(f"against {real['num']} of {real['name']}, seen by {network['name']} ({network['rule']})")
+    for name, value in record["figures"].items():
+        print(f"{name:20s} {value:.4g}")
+
+
+def _neighbours(generated: Extracted, real: Extracted, rows: int = 8, columns: int = 6) -> np.ndarray:
+    """A row a sample, the likeliest copies first: the sample, and the real images nearest to it."""
+    order = np.argsort(copies(generated.features["pool"], real.features["pool"]).ratio)[:rows]
+    indices, _ = nearest(generated.features["pool"][order], real.features["pool"], columns)
+    cells = np.stack(
+        [
+            np.concatenate([generated.source.pick([i]), real.source.pick(row)])
+            for i, row in zip(order, indices, strict=True)
+        ]
+    )
+    return pictures.grid(cells.reshape(-1, *cells.shape[2:]), columns=columns + 1)
 
 
 def _check_workdir(record: dict, workdir: pathlib.Path, accept_changes: bool) -> None:
@@ -215,7 +289,3 @@ def _steps_per_dispatch(wanted: int, resident: bool) -> int:
     if wanted:
         return wanted if resident else 1
     return 10 if resident and jax.default_backend() != "cpu" else 1
-
-
-def _pixel_features(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1) / 255

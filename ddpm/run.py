@@ -13,6 +13,8 @@ from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.diffusion.process import VP
 from ddpm.errors import InputError
+from ddpm.evaluate import best_figure
+from ddpm.evaluation import records
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
@@ -53,16 +55,23 @@ class Run:
           batch_size: images that are drawn at once.
           options: of the algorithm, such as eta.
         """
+        config = self.choice(sampler, num_steps, batch_size, **options)
+        wanted = config.sampler.to_json(sort_keys=True)
+        if wanted not in self._samplers:
+            self._samplers[wanted] = build.batched_sampler(config, self._network, self.facts.shape, self._mesh)
+        return self._samplers[wanted]
+
+    def choice(
+        self, sampler: str | None = None, num_steps: int | None = None, batch_size: int | None = None, **options
+    ) -> ConfigDict:
+        """The run's configuration with another choice in `config.sampler`, as for `sampler`."""
         config = ConfigDict(self.config.to_dict())
         section = config.sampler
         section.name = sampler or section.name
         section.num_steps = section.num_steps if num_steps is None else num_steps
         section.batch_size = section.batch_size if batch_size is None else batch_size
         section[build.own_name(section)] = build.options_of(section) | options
-        wanted = section.to_json(sort_keys=True)
-        if wanted not in self._samplers:
-            self._samplers[wanted] = build.batched_sampler(config, self._network, self.facts.shape, self._mesh)
-        return self._samplers[wanted]
+        return config
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -88,12 +97,12 @@ class Run:
         return self._denoise(self.params, x_t, t)
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
+def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:
     """Opens a run at its newest intact checkpoint, or at a step; on any devices, whatever trained it.
 
     Args:
       workdir: the run's directory.
-      step: of the checkpoint; None for the newest.
+      step: of the checkpoint; None for the newest, 'best' for the one that did best in the evaluations of its training.
     Raises:
       InputError: no such run or step, or no intact checkpoint.
     """
@@ -101,6 +110,11 @@ def load(workdir: str | pathlib.Path, step: int | None = None) -> Run:
     steps = checkpoint.steps_in(directory)
     if not steps:
         raise InputError(f"no checkpoint in {directory}: train a run with --workdir {workdir} first.")
+    if step == "best":
+        section = from_json(checkpoint.read_record(directory, steps[-1])["config"]).evaluation
+        step = records.best_step(pathlib.Path(workdir), best_figure(section)) if section.best else None
+        if step is None:
+            raise InputError(f"{workdir} was not evaluated while training, so there is no best step: give a number.")
     if step is not None and step not in steps:
         raise InputError(f"no checkpoint of step {step} in {directory}; there are {', '.join(map(str, steps))}.")
     for candidate in reversed(steps if step is None else [step]):

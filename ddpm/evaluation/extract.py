@@ -59,7 +59,9 @@ class Extracted:
           InputError: only their moments are known.
         """
         if tap not in self.features:
-            raise InputError(f"{metric} needs images or features; {self.about['name']} holds only their mean and covariance.")
+            raise InputError(
+                f"{metric} needs images or features; {self.about['name']} holds only their mean and covariance."
+            )
         return self.features[tap]
 
     def pixels(self, metric: str) -> Pixels:
@@ -134,13 +136,16 @@ def extract(
             pending.append(run(images) | _of_pixels(images))
             if sum(len(rows["crc32"]) for rows in pending) >= CHUNK:
                 _flush(chunks, pending, source)
-                progress(f"{chunks.rows(source.num)}/{source.num} images of {source.about['name']} seen by {network.name}")
+                progress(
+                    f"{chunks.rows(source.num)}/{source.num} images of {source.about['name']} seen by {network.name}"
+                )
         if pending:
             _flush(chunks, pending, source)
     read = {name: np.concatenate(list(chunks.read(name, 0, source.num))) for name in (*taps, *PIXEL_ROWS)}
     about = source.about | {"pixels_sha256": hashlib.sha256(read["crc32"].tobytes()).hexdigest()[:16]}
     pixels = Pixels(
-        colours_of(read["sums"], read["products"], pixels=source.shape[0] * source.shape[1]), float(read["sharpness"].mean())
+        colours_of(read["sums"], read["products"], pixels=source.shape[0] * source.shape[1]),
+        float(read["sharpness"].mean()),
     )
     moments = functools.cache(lambda tap: Moments.of(read[tap]))
     return Extracted(about, moments, {tap: read[tap] for tap in taps}, pixels, source)
@@ -182,7 +187,9 @@ def _runner(network, taps, batch_size):
         for start in range(0, len(images), size):
             piece = images[start : start + size]
             padded = np.concatenate([piece, np.zeros((size - len(piece), *piece.shape[1:]), np.uint8)])
-            outputs.append({tap: np.asarray(x)[: len(piece)] for tap, x in apply(params, jax.device_put(padded, split)).items()})
+            outputs.append(
+                {tap: np.asarray(x)[: len(piece)] for tap, x in apply(params, jax.device_put(padded, split)).items()}
+            )
         return {tap: np.concatenate([output[tap] for output in outputs]) for tap in taps}
 
     return run

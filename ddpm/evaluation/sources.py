@@ -85,7 +85,14 @@ def fingerprint(dataset: Dataset, images: int = 256) -> str:
 
 
 def of_sampler(
-    sampler: BatchedSampler, params: Any, shape: tuple[int, int, int], *, num: int, seed: int, about: dict, chunks: Chunks
+    sampler: BatchedSampler,
+    params: Any,
+    shape: tuple[int, int, int],
+    *,
+    num: int,
+    seed: int,
+    about: dict,
+    chunks: Chunks,
 ) -> Source:
     """Images 0..num-1 of a seed that a run draws; those already in `chunks` are not drawn again.
 

@@ -94,9 +94,7 @@ class BatchedSampler:
             logging.warning("%d of %d images are not finite; they are black where they are not", broken, num)
         return np.concatenate(images)
 
-    def batches(
-        self, params: Any, num: int, *, seed: int, first: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, params: Any, num: int, *, seed: int, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images first..num-1 of a seed, batch by batch: (uint8 [b, height, width, channels], whether each is finite [b])."""
         while first < num:
             try:

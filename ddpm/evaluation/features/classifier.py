@@ -70,7 +70,9 @@ def _load(file: pathlib.Path, abstract):
 def _train(model, dataset, labels, steps):
     count = min(len(dataset.images), MAX_IMAGES)
     chosen = np.sort(np.random.default_rng(0).permutation(len(dataset.images))[:count])
-    subset = Dataset(dataset.images[chosen] if isinstance(dataset.images, np.ndarray) else _Some(dataset.images, chosen))
+    subset = Dataset(
+        dataset.images[chosen] if isinstance(dataset.images, np.ndarray) else _Some(dataset.images, chosen)
+    )
     images = jnp.asarray(in_memory(subset))
     labels = None if labels is None else jnp.asarray(labels[chosen])
     tx = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
