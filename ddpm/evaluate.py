@@ -39,11 +39,18 @@ class Evaluator:
         section = config.evaluation
         self._config, self._dataset, self._progress = config, dataset, progress
         self.metrics = {name: build.find("metric", metrics.__name__, name) for name in section.metrics}
+        self._taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
         if section.best and section.best not in self.metrics:
             raise InputError(
                 f"evaluation.best = {section.best!r} is not among evaluation.metrics = {tuple(section.metrics)}; "
                 "'' keeps no best checkpoint."
             )
+
+    def write_statistics(self, file: pathlib.Path, images: Extracted) -> None:
+        """Writes the moments of images' features, to be a reference later."""
+        network = self.network
+        about = {"images": images.about, "features": records.of_network(network), "versions": checkpoint.versions()}
+        statistics.write(file, {tap: images.moments(tap) for tap in self._taps}, about)
 
     def best_step(self, workdir: pathlib.Path) -> int | None:
         """The step of a run's training that did best by `config.evaluation.best`."""
@@ -104,9 +111,8 @@ class Evaluator:
         return self._extract(sources.of_dataset(dataset, name, num), cache_directory("features"))
 
     def _extract(self, source: Source, cache: pathlib.Path | None) -> Extracted:
-        taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
         batch_size = self._config.evaluation.batch_size
-        return extract(source, self.network, taps, batch_size=batch_size, cache=cache, progress=self._progress)
+        return extract(source, self.network, self._taps, batch_size=batch_size, cache=cache, progress=self._progress)
 
 
 def best_figure(section: ConfigDict) -> str:
@@ -161,10 +167,13 @@ def of_run(
         "num_steps": section.num_steps,
         "nfe": sampler.nfe,
         "clip": section.clip,
+        "seed": seed,
         "guidance_scale": None,  # no run is conditional yet
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }
-    drawn = sources.digest(about | {"seed": seed, "when": ""})
+    drawn = sources.digest(about | {"when": ""})
     chunks = Chunks(directory / drawn if directory else None)
-    return sources.of_sampler(sampler, params, shape, num=num, seed=seed, about=about, chunks=chunks)
+    return sources.of_samples(
+        lambda first: sampler.batches(params, num, seed=seed, first=first), num, shape, about, chunks
+    )

@@ -24,7 +24,11 @@ NUM = flags.DEFINE_integer(
     "num", None, "Images to draw, in modes sample (64) and eval (evaluation.num).", lower_bound=1
 )
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and eval.")
-OUT = flags.DEFINE_string("out", None, "The page of mode report; further runs for it follow the flags.")
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "The page of mode report (further runs for it follow the flags); with --images, a file for their statistics.",
+)
 STEP = flags.DEFINE_string(
     "step", None, "Checkpoint for modes sample and eval: a step, or 'best'; the newest if not given."
 )
@@ -72,7 +76,7 @@ def _run(more: list[str]) -> int:
                 "--images needs --config, whose data are the real images and whose evaluation says how to compare."
             )
         config.update_from_flattened_dict(_changes())
-        return modes.evaluate_images(config, IMAGES.value)
+        return modes.evaluate_images(config, IMAGES.value, pathlib.Path(OUT.value) if OUT.value else None)
     if WORKDIR.value is None:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
     workdir = pathlib.Path(WORKDIR.value)

@@ -195,10 +195,15 @@ def evaluate(
     return 0
 
 
-def evaluate_images(config: ConfigDict, name: str) -> int:
-    """Figures of a folder, a .npz file or a data set against the data of an experiment."""
+def evaluate_images(config: ConfigDict, name: str, out: pathlib.Path | None) -> int:
+    """Figures of a folder, a .npz file or a data set against the data of an experiment; with `out`, its statistics only."""
     evaluator = Evaluator(config, build.dataset(config), _say)
-    _print_record(evaluator(evaluator.images(name)))
+    images = evaluator.images(name)
+    if out is None:
+        _print_record(evaluator(images))
+    else:
+        evaluator.write_statistics(out, images)
+        print(f"statistics of {images.about['num']} images of {name} written to {out}: --reference {out}")
     return 0
 
 

@@ -18,14 +18,15 @@ class Chunks:
     def __init__(self, directory: pathlib.Path | None):
         self._directory = directory
         self._memory: list[dict[str, np.ndarray]] = []
+        self._files: list[pathlib.Path] = []
         self._rows = 0
-        if directory is None:
-            return
-        for file in sorted(directory.glob("*-*.npz")):
+        for file in sorted(directory.glob("*-*.npz")) if directory else ():
             first, last = map(int, file.stem.split("-"))
-            if first != self._rows or not zipfile.is_zipfile(file):
-                break
-            self._rows = last
+            if first == self._rows and zipfile.is_zipfile(file):
+                self._files.append(file)
+                self._rows = last
+            else:
+                file.unlink()
 
     def rows(self, limit: int) -> int:
         """Rows that are there, at most `limit`."""
@@ -42,6 +43,7 @@ class Chunks:
             part = self._directory / f".{os.getpid()}.npz"
             np.savez(part, **arrays)
             part.replace(file)
+            self._files.append(file)
         self._rows += count
 
     def read(self, name: str, first: int, last: int) -> Iterator[np.ndarray]:
@@ -54,14 +56,7 @@ class Chunks:
             start += len(piece)
 
     def _pieces(self, name):
-        if self._directory is None:
-            yield from (arrays[name] for arrays in self._memory)
-            return
-        rows = 0
-        for file in sorted(self._directory.glob("*-*.npz")):
-            if rows >= self._rows:
-                return
+        yield from (arrays[name] for arrays in self._memory)
+        for file in self._files:
             with np.load(file) as arrays:
-                piece = arrays[name]
-            rows += len(piece)
-            yield piece
+                yield arrays[name]

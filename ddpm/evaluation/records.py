@@ -21,11 +21,16 @@ def record(
         "provenance": {
             "generated": generated.about,
             "reference": real.about,
-            "features": {"name": network.name, "sha256": network.sha256, "rule": network.rule},
+            "features": of_network(network),
             "versions": versions,
             "date": datetime.datetime.now().isoformat(timespec="seconds"),
         },
     }
+
+
+def of_network(network: FeatureNetwork) -> dict[str, str]:
+    """What makes two feature networks the same, as JSON."""
+    return {"name": network.name, "sha256": network.sha256, "rule": network.rule}
 
 
 def store(workdir: pathlib.Path, new: dict) -> None:

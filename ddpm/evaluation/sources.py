@@ -12,7 +12,6 @@ import numpy as np
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError, check_at_least
 from ddpm.evaluation.chunks import Chunks
-from ddpm.sampling.batched import BatchedSampler
 
 BATCH = 64  # images that are read from a data set at once
 
@@ -84,18 +83,18 @@ def fingerprint(dataset: Dataset, images: int = 256) -> str:
     return sha.hexdigest()[:16]
 
 
-def of_sampler(
-    sampler: BatchedSampler,
-    params: Any,
-    shape: tuple[int, int, int],
-    *,
+def of_samples(
+    draw: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
     num: int,
-    seed: int,
+    shape: tuple[int, int, int],
     about: dict,
     chunks: Chunks,
 ) -> Source:
-    """Images 0..num-1 of a seed that a run draws; those already in `chunks` are not drawn again.
+    """Images 0..num-1 that a run draws; those already in `chunks` are not drawn again.
 
+    Args:
+      draw: first index -> batches from there to the last, (images, whether each is finite).
+      about: how they are drawn, seed and all.
     Raises:
       InputError: images that are not finite, on reading.
     """
@@ -104,7 +103,7 @@ def of_sampler(
     def read(first):
         stored = chunks.rows(num)
         yield from chunks.read("images", first, min(stored, num))
-        for images, finite in sampler.batches(params, num, seed=seed, first=stored):
+        for images, finite in draw(stored):
             if not finite.all():
                 raise InputError(
                     f"{(~finite).sum()} of {len(finite)} samples from index {stored} on are not finite: no figure is "
@@ -118,8 +117,7 @@ def of_sampler(
         images = np.concatenate(list(read(0)))
         return images[np.asarray(indices)]
 
-    about = {"kind": "run", **about, "seed": seed, "num": num}
-    return Source(about, num, shape, read, pick)
+    return Source({"kind": "run", **about, "num": num}, num, shape, read, pick)
 
 
 def params_digest(params: Any) -> str:

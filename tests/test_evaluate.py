@@ -1,0 +1,282 @@
+"""Evaluation from images to figures: what is kept, what is the same however it is computed, what is refused."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from data_sets import mistake, noise
+
+from ddpm import evaluate
+from ddpm.data.images import Dataset
+from ddpm.evaluation import extract as extraction
+from ddpm.evaluation import records, sources, statistics
+from ddpm.evaluation.chunks import Chunks
+from ddpm.evaluation.extract import extract
+from ddpm.evaluation.features.classifier import classifier
+from ddpm.evaluation.features.pixels import pixels
+from ddpm.evaluation.sources import of_dataset, of_samples
+from ddpm.training import sharding
+
+IMAGES = noise(0, 150, 8, 8, 1)
+
+
+@pytest.fixture(autouse=True)
+def no_cache_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_chunks_grow_and_are_found_again(tmp_path):
+    for directory in (tmp_path / "rows", None):
+        chunks = Chunks(directory)
+        for first, last in itertools.pairwise([0, 3, 5, 9]):
+            chunks.append({"a": np.arange(first, last), "b": np.arange(first, last)[:, None] * 2})
+        assert chunks.rows(100) == 9 and chunks.rows(4) == 4
+        np.testing.assert_array_equal(np.concatenate(list(chunks.read("b", 2, 8))), np.arange(2, 8)[:, None] * 2)
+    again = Chunks(tmp_path / "rows")
+    assert again.rows(100) == 9
+    np.testing.assert_array_equal(np.concatenate(list(again.read("a", 0, 9))), np.arange(9))
+
+
+def test_a_broken_chunk_is_dropped_with_what_follows(tmp_path):
+    chunks = Chunks(tmp_path)
+    for first, last in itertools.pairwise([0, 3, 5, 9]):
+        chunks.append({"a": np.arange(first, last)})
+    broken = tmp_path / "000000003-000000005.npz"
+    broken.write_bytes(broken.read_bytes()[:50])
+    again = Chunks(tmp_path)
+    assert again.rows(100) == 3
+    again.append({"a": np.arange(3, 6)})
+    np.testing.assert_array_equal(np.concatenate(list(again.read("a", 0, 6))), np.arange(6))
+    assert Chunks(tmp_path).rows(100) == 6
+
+
+class Drawn:
+    """Stands for a sampler: image i is filled with i."""
+
+    def __init__(self, batch=4, broken=()):
+        self.batch, self.broken, self.drawn = batch, broken, []
+
+    def __call__(self, first, num):
+        for start in range(first, num, self.batch):
+            indices = np.arange(start, min(start + self.batch, num))
+            self.drawn.extend(indices)
+            yield (
+                np.broadcast_to(indices[:, None, None, None], (len(indices), 8, 8, 1)).astype(np.uint8),
+                np.array([i not in self.broken for i in indices]),
+            )
+
+
+def samples(sampler, directory, num=10):
+    return of_samples(lambda first: sampler(first, num), num, (8, 8, 1), {"name": "x"}, Chunks(directory))
+
+
+def test_no_sample_is_drawn_twice(tmp_path):
+    sampler = Drawn()
+    for _ in range(2):
+        assert [i for batch in samples(sampler, tmp_path, 10).read(0) for i in batch[:, 0, 0, 0]] == list(range(10))
+    assert sampler.drawn == list(range(10))
+    more = samples(sampler, tmp_path, 14)
+    assert [i for batch in more.read(9) for i in batch[:, 0, 0, 0]] == [9, 10, 11, 12, 13]
+    assert sampler.drawn == list(range(14))
+    np.testing.assert_array_equal(more.pick([13, 2])[:, 0, 0, 0], [13, 2])
+
+
+def test_an_interrupted_sampling_goes_on_where_it_stopped(tmp_path):
+    sampler = Drawn()
+    next(samples(sampler, tmp_path).read(0))
+    assert sampler.drawn == [0, 1, 2, 3]
+    assert [i for batch in samples(sampler, tmp_path).read(0) for i in batch[:, 0, 0, 0]] == list(range(10))
+    assert sampler.drawn == list(range(10))
+
+
+def test_samples_that_are_not_finite_are_counted_and_refused(tmp_path):
+    told = mistake(lambda: list(samples(Drawn(broken=(5, 6)), tmp_path).read(0)))
+    assert told.startswith("2 of 4 samples from index 4 on are not finite: no figure is computed. Sample with float32")
+
+
+def test_a_reference_is_a_fixed_draw_and_known_by_its_pixels():
+    data = Dataset(IMAGES)
+    some = of_dataset(data, "noise", 40)
+    chosen = np.concatenate(list(some.read(0)))
+    assert len({image.tobytes() for image in chosen}) == 40
+    np.testing.assert_array_equal(chosen, np.concatenate(list(of_dataset(Dataset(IMAGES), "noise", 40).read(0))))
+    np.testing.assert_array_equal(some.pick([3, 39]), chosen[[3, 39]])
+    assert some.key != of_dataset(data, "noise", 41).key != of_dataset(Dataset(IMAGES[::-1]), "noise", 41).key
+    np.testing.assert_array_equal(np.concatenate(list(of_dataset(data, "noise").read(0))), IMAGES)
+    assert mistake(of_dataset, data, "noise", 151) == "noise holds 150 images, not 151: ask for no more."
+
+
+def test_features_depend_on_no_batch_and_no_number_of_devices(monkeypatch):
+    network = classifier(dataset=Dataset(IMAGES, ("a", "b"), np.arange(150) % 2), steps=2)
+    source = of_dataset(Dataset(IMAGES), "noise")
+    found = [extract(source, network, ["pool", "logits"], batch_size=size, cache=None) for size in (8, 64)]
+    one = sharding.data_mesh(jax.devices()[:1])
+    monkeypatch.setattr(extraction.sharding, "data_mesh", lambda: one)
+    found.append(extract(source, network, ["pool", "logits"], batch_size=50, cache=None))
+    for other in found[1:]:
+        assert other.about == found[0].about
+        for tap in ("pool", "logits"):
+            np.testing.assert_allclose(found[0].features[tap], other.features[tap], atol=1e-5)
+        np.testing.assert_allclose(found[0].moments("pool").cov, other.moments("pool").cov, atol=1e-5)
+        np.testing.assert_allclose(found[0].pixels("").colours.cov, other.pixels("").colours.cov, rtol=1e-12)
+    assert found[0].features["pool"].shape == (150, 128) and found[0].features["logits"].shape == (150, 2)
+
+
+def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "CHUNK", 64)
+    read = []
+    source = of_dataset(Dataset(IMAGES), "noise")
+
+    def stops(first):
+        for batch in source.read(first):
+            read.append(len(batch))
+            yield batch
+            if len(read) == 2:
+                raise KeyboardInterrupt
+
+    halting = sources.Source(source.about, source.num, source.shape, stops, source.pick)
+    with pytest.raises(KeyboardInterrupt):
+        extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
+    again = extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
+    assert read == [64, 64, 22]
+    np.testing.assert_allclose(again.features["pool"], IMAGES.reshape(150, -1) / 255, atol=1e-7)
+    extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
+    assert read == [64, 64, 22]
+
+
+def test_what_is_known_of_the_pixels():
+    found = extract(of_dataset(Dataset(IMAGES), "noise"), pixels(), ["pool"], batch_size=64, cache=None)
+    x = IMAGES / 255
+    assert found.pixels("").colours.mean == pytest.approx(x.mean()) and found.pixels("").colours.n == x.size
+    assert found.pixels("").colours.cov[0, 0] == pytest.approx(x.var(ddof=1))
+    assert found.pixels("").sharpness == pytest.approx(20 * x.var(), rel=0.05)  # of white noise
+
+
+def test_a_tap_the_network_has_not_is_named():
+    assert mistake(extract, of_dataset(Dataset(IMAGES), "x"), pixels(), ["spatial"], batch_size=8, cache=None) == (
+        "feature network pixels has no 'spatial', only pool."
+    )
+
+
+def test_a_classifier_is_kept_and_known_by_its_weights():
+    data = Dataset(IMAGES, ("a", "b"), np.arange(150) % 2)
+    first, again = (classifier(dataset=data, steps=2) for _ in range(2))
+    assert first.sha256 == again.sha256 != classifier(dataset=data, steps=3).sha256
+    assert "2 classes" in first.rule
+    for shape in ((150, 8, 8, 1), (150, 8, 6, 3)):
+        turned = classifier(dataset=Dataset(noise(1, *shape)), steps=2)
+        assert "quarter turns" in turned.rule
+        assert turned.apply(turned.params, noise(2, 5, *shape[1:]))["logits"].shape == (5, 4)
+
+
+@pytest.mark.slow
+def test_the_classifier_learns_the_digits():
+    from ddpm.data.digits import digits
+
+    network, test = classifier(dataset=digits()), digits(split="test")
+    found = network.apply(network.params, test.images)["logits"].argmax(axis=-1)
+    assert (found == test.labels).mean() > 0.95
+
+
+def evaluator(tiny, dataset, **changes):
+    tiny.evaluation.update(num=0, **changes)
+    tiny.evaluation.features.name = "pixels"
+    return evaluate.Evaluator(tiny, dataset)
+
+
+def test_a_set_against_itself(tiny):
+    compare = evaluator(tiny, Dataset(IMAGES), metrics=("fid", "kid", "pr", "dc", "drift"), num_reference=0)
+    figures = compare(compare.images(""))["figures"]
+    assert figures["fd"] == pytest.approx(0, abs=1e-6) and "fid" not in figures  # that name is Inception's
+    assert figures["precision"] == figures["recall"] == figures["coverage"] == 1
+    assert figures["mean_drift_grey"] == figures["spread_drift_grey"] == 0 and figures["sharpness"] == 1
+
+
+def test_copies_of_real_images_are_found(tiny, tmp_path):
+    generated = np.concatenate([IMAGES[:30], noise(3, 90, 8, 8, 1)])
+    np.savez(tmp_path / "x.npz", arr_0=generated)
+    compare = evaluator(tiny, Dataset(IMAGES), metrics=("memorisation",), best="memorisation", num_reference=0)
+    assert compare(compare.images(str(tmp_path / "x.npz")))["figures"]["memorised"] == 30 / 120
+
+
+def test_every_figure_says_how_it_was_made(tiny):
+    compare = evaluator(tiny, Dataset(IMAGES), num_reference=100)
+    made = compare(compare.images(""))["provenance"]
+    assert made["features"] == {"name": "pixels", "sha256": "-", "rule": "pixels in [0, 1], as they are"}
+    assert made["reference"]["num"] == 100 and made["reference"]["of"] == 150 and made["generated"]["num"] == 150
+    assert len(made["reference"]["pixels_sha256"]) == 16 and "jax" in made["versions"] and made["date"]
+
+
+def test_statistics_of_our_own_are_a_reference(tiny, tmp_path):
+    compare = evaluator(tiny, Dataset(IMAGES), metrics=("fid",), num_reference=0)
+    compare.write_statistics(tmp_path / "real.npz", compare.images(""))
+    other = Dataset(noise(4, 100, 8, 8, 1))
+    direct = compare(evaluator(tiny, other, metrics=("fid",)).images(""))
+    tiny.evaluation.reference = str(tmp_path / "real.npz")
+    by_file = evaluator(tiny, other, metrics=("fid",))
+    record = by_file(by_file.images(""))
+    assert record["figures"]["fd"] == pytest.approx(direct["figures"]["fd"], rel=1e-9)
+    assert record["provenance"]["reference"]["num"] == 150
+    needy = evaluator(tiny, other, metrics=("pr",), best="")
+    assert mistake(lambda: needy(needy.images(""))).startswith("pr needs images or features; ")
+    content = statistics.read(tmp_path / "real.npz")
+    about = content.provenance | {"features": {"name": "inception", "sha256": "1", "rule": "2"}}
+    statistics.write(tmp_path / "other.npz", content.moments, about)
+    tiny.evaluation.reference = str(tmp_path / "other.npz")
+    wrong = evaluator(tiny, other, metrics=("fid",))
+    assert "was made with inception (name 'inception'), not with pixels" in mistake(lambda: wrong(wrong.images("")))
+
+
+def test_images_of_another_shape_are_refused(tiny, tmp_path):
+    np.savez(tmp_path / "x.npz", arr_0=noise(0, 20, 8, 8, 3))
+    compare = evaluator(tiny, Dataset(IMAGES), num_reference=0)
+    assert mistake(lambda: compare(compare.images(str(tmp_path / "x.npz")))).endswith(
+        "x.npz holds images of (8, 8, 3), digits:train of (8, 8, 1) (height, width, channels): no figure compares them. "
+        "Resize one of them, and say so."
+    )
+
+
+def test_too_few_images_are_warned_of_with_the_bias(tiny, caplog):
+    compare = evaluator(tiny, Dataset(IMAGES[:50]), metrics=("fid",), num_reference=0)
+    compare(compare.images(""))
+    assert "fid: 50 images give a covariance of 64 features a rank of 49 at most" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (dict(metrics=("fidd",)), "unknown metric 'fidd'. Did you mean 'fid'? Known: dc, drift, fid, fid_infinity, "),
+        (dict(best="kid"), "evaluation.best = 'kid' is not among evaluation.metrics = ('fid', 'pr'); '' keeps no best"),
+    ],
+)
+def test_unknown_metrics_are_named_before_anything_is_computed(tiny, changes, told):
+    assert mistake(evaluator, tiny, Dataset(IMAGES), **changes).startswith(told)
+
+
+def row(step, fd, when="training", **figures):
+    about = {"kind": "run", "name": "x", "step": step, "when": when}
+    return {
+        "figures": {"fd": fd, **figures},
+        "provenance": {"generated": about, "reference": {}, "features": {}, "date": "d"},
+    }
+
+
+def test_records_of_the_same_images_are_completed(tmp_path):
+    for new in (row(5, 3.0), row(10, 2.0, precision=0.5), row(5, 3.0, kd=1.0), row(10, 1.0, when="afterwards")):
+        records.store(tmp_path, new)
+    with (tmp_path / "evaluation.jsonl").open("a") as lines:
+        lines.write('{"figures": {"fd"')  # a crash
+    assert [r["figures"] for r in records.read(tmp_path)] == [
+        {"fd": 2.0, "precision": 0.5},
+        {"fd": 3.0, "kd": 1.0},
+        {"fd": 1.0},
+    ]
+
+
+def test_the_best_step_is_that_of_the_training(tmp_path):
+    assert records.best_step(tmp_path, "fd") is None
+    for step, fd, precision in ((5, 3.0, 0.2), (10, 1.0, 0.5), (15, 2.0, 0.9)):
+        records.store(tmp_path, row(step, fd, precision=precision))
+    records.store(tmp_path, row(15, 0.1, when="afterwards"))
+    assert records.best_step(tmp_path, "fd") == 10 and records.best_step(tmp_path, "precision") == 15
