@@ -6,9 +6,10 @@ INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
 .PHONY: train test quick parity lint clean
 
-train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures
+train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures, write the report
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode eval
+	$(RUN) -m ddpm.main --mode report --workdir runs/digits
 
 test: $(VENV)/installed-test lint  ## all tests but those against diffusers
 	$(RUN) -m pytest --ignore tests/parity
