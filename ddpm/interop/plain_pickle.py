@@ -2,10 +2,17 @@
 
 import pathlib
 import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import BinaryIO
 
 import numpy as np
 
 from ddpm.errors import InputError
+
+
+class Refused(Exception):
+    """The class or function, beyond those of arrays, that a pickle names."""
 
 
 def load(path: str | pathlib.Path) -> object:
@@ -16,8 +23,8 @@ def load(path: str | pathlib.Path) -> object:
     """
     try:
         with open(pathlib.Path(path).expanduser(), "rb") as file:
-            return _Unpickler(file).load()
-    except _Refused as refused:
+            return read(file)
+    except Refused as refused:
         raise InputError(
             f"{path} names {refused}: only pickles of containers and NumPy arrays are read, because others run code. "
             "Save its arrays with numpy.savez."
@@ -26,24 +33,46 @@ def load(path: str | pathlib.Path) -> object:
         raise InputError(f"{path} cannot be read as a pickle ({error}). Copy it again.") from error
 
 
+def read(
+    file: BinaryIO,
+    also: Callable[[str, str], object] = lambda module, name: None,
+    persistent: Callable[[tuple], object] | None = None,
+) -> object:
+    """The object of the next pickle in an open file.
+
+    Args:
+      also: (module, name) -> what stands for a further class or function; None refuses it.
+      persistent: what an object kept outside of the pickle is read as.
+    Raises:
+      Refused: the pickle names a class or function that is not allowed.
+    """
+    unpickler = _Unpickler(file)
+    unpickler.also = also
+    if persistent is not None:
+        unpickler.persistent_load = persistent
+    return unpickler.load()
+
+
 def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")  # how protocols below 3 write bytes
 
 
 # What pickles of arrays and NumPy's numbers call, under the module names of NumPy 1 and 2.
-_ALLOWED = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _encode}
+_ALLOWED = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+}
 for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
     _ALLOWED[f"{_core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = np.empty(0).__reduce_ex__(5)[0]
 
 
-class _Refused(Exception):
-    pass
-
-
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _ALLOWED:
-            raise _Refused(f"{module}.{name}")
-        return _ALLOWED[module, name]
+        found = _ALLOWED.get((module, name)) or self.also(module, name)
+        if found is None:
+            raise Refused(f"{module}.{name}")
+        return found
