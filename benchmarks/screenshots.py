@@ -33,7 +33,7 @@ def main(page: pathlib.Path, folder: pathlib.Path, whole: bool) -> None:
             tab.goto(page.absolute().as_uri())
             file = folder / f"report_{name}.png"
             tab.screenshot(path=file, full_page=whole)
-            Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
+            Image.open(file).convert("RGB").quantize(160, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
             print(f"{file}  {file.stat().st_size / 1000:.0f} kB")
         browser.close()
 

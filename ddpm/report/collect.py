@@ -34,6 +34,7 @@ class Collected:
     record: of the newest checkpoint that can be read (config, facts, versions, step); empty without one.
     evaluations: rows of evaluation.jsonl, in the order they were written.
     grids: by step, the bytes of PNG sheets by the kind of their parameters, 'EMA' or 'raw'.
+    grids_left_out: how many more there are.
     pictures: bytes of the PICTURES that are there, by file.
     notes: what is missing or could not be read, a sentence each.
     """
@@ -44,6 +45,7 @@ class Collected:
     record: dict = dataclasses.field(default_factory=dict)
     evaluations: list[dict] = dataclasses.field(default_factory=list)
     grids: dict[int, dict[str, bytes]] = dataclasses.field(default_factory=dict)
+    grids_left_out: int = 0
     pictures: dict[str, bytes] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -113,8 +115,7 @@ def _read(workdir: pathlib.Path, name: str, max_grids: int) -> Collected:
     }
     steps = sorted(sheets)
     chosen = sorted({steps[-1 - round(i)] for i in np.linspace(0, len(steps) - 1, max_grids)}) if steps else []
-    if len(chosen) < len(steps):
-        run.notes.append(f"{len(chosen)} of {len(steps)} sample grids are shown")
+    run.grids_left_out = len(steps) - len(chosen)
     for step in chosen:
         sheet = {kind: picture for kind, file in sheets[step].items() if (picture := _picture(run, file))}
         if sheet:

@@ -17,13 +17,22 @@ def curves(runs: list[Collected]) -> list[dict]:
     """A plot a figure, a line a run."""
     logged = dict.fromkeys(key for run in runs for row in run.metrics for key in row)
     named = {key: looks for key, looks in CURVES.items() if key in logged}
-    others = {key: (key, "linear") for key in logged if key not in {"step", *CURVES, *QUARTERS}}
+    others = {
+        key: (key, "linear")
+        for key in logged
+        if key not in {"step", *CURVES, *QUARTERS} and not _shown_above(key, runs)
+    }
     plots = []
     for key, (title, scale) in (named | others).items():
         lines = _lines(runs, key)
         if any(any(line["y"]) for line in lines):  # where no batch was skipped, there is no plot of it
             plots.append(plot(title, lines, {"title": "step"}, {"type": scale}))
     return plots[:1] + _quarters(runs, [key for key in QUARTERS if key in logged]) + plots[1:]
+
+
+def _shown_above(key: str, runs: list[Collected]) -> bool:
+    """Whether these are figures that the runs have with their provenance."""
+    return key.startswith("evaluation/") and all(run.evaluations for run in runs if any(key in r for r in run.metrics))
 
 
 def _lines(runs: list[Collected], key: str) -> list[dict]:

@@ -4,21 +4,23 @@ from collections.abc import Callable
 
 from ddpm.report.collect import Collected, number
 from ddpm.report.plots import DASHES, choice, plot, trace
-from ddpm.report.table import Row, Table, arrow, varying
+from ddpm.report.table import Row, Table, heading, unsaid, varying
 
-UNSAID = ("sha256", "name", "num_steps")  # of how samples were generated: what nobody chose, or nfe says
+TICKS = 12  # numbers of network evaluations that have a tick each
 
 
 def quality_against_nfe(runs: list[Collected], table: Table) -> list[dict]:
     """Figures against network evaluations an image: of one step of a run, a line a sampler."""
     rows = _of_several(table.rows, lambda g: g.get("step"), lambda g: (g.get("sampler"), g.get("nfe")))
-    axis = {"title": "network evaluations an image", "type": "log", "dtick": "D2"}
+    axis = {"title": "network evaluations an image", "type": "log"}
+    numbers = sorted({nfe for row in rows if (nfe := number(row.generated.get("nfe"))) is not None})
+    axis |= {"tickvals": numbers} if len(numbers) <= TICKS else {"dtick": "D2"}
     return _by_figure("Quality against network evaluations", runs, table, rows, "nfe", axis)
 
 
 def figures_over_steps(runs: list[Collected], table: Table) -> list[dict]:
     """Figures against training steps: of samples that were generated in one way at several steps."""
-    rows = _of_several(table.rows, lambda g: _without(g, "step", *UNSAID), lambda g: g.get("step"))
+    rows = _of_several(table.rows, lambda g: _settings(g, "step"), lambda g: g.get("step"))
     return _by_figure("Figures over training steps", runs, table, rows, "step", {"title": "step"})
 
 
@@ -37,11 +39,13 @@ def _by_figure(title: str, runs: list[Collected], table: Table, rows: list[Row],
     columns = [column for column in table.columns if any(column in row.cells for row in rows)]
     if not columns:
         return []
-    settings = [_without(row.generated, x, *UNSAID) for row in rows]
+    settings = [_settings(row.generated, x) for row in rows]
     varied = [key for key in varying(settings) if key != "sampler"]
     lines = {}
     for row, setting in zip(rows, settings, strict=True):
-        said = [f"{key.rpartition('.')[2]} {setting[key]}" for key in varied if key in setting]
+        own = varying([other for other in settings if other.get("sampler") == setting.get("sampler")])
+        telling = [key for key in varied if key in setting and (key in own or not key.startswith("sampler_options."))]
+        said = [f"{key.rpartition('.')[2]} {setting[key]}" for key in telling]
         label = ", ".join([str(setting.get("sampler", "samples")), *said])
         lines.setdefault((row.run, label), []).append(row)
     styles = {label: i for i, label in enumerate(dict.fromkeys(label for _, label in lines))}
@@ -56,9 +60,11 @@ def _by_figure(title: str, runs: list[Collected], table: Table, rows: list[Row],
         for group in lines.values():
             points = sorted((row.generated[x], row.cells[column].value) for row in group if column in row.cells)
             changes.append({"x": [at for at, _ in points], "y": [value for _, value in points]})
-        options[table.name(column)] = (changes, {"yaxis": {"title": f"{column[0]} {arrow(column[0])}"}})
+        options[table.name(column)] = (changes, {"yaxis": {"title": heading(column[0])}})
     return [plot(title, data, axis, {}, choices=[choice("Figure", options)], wide=True, showlegend=True)]
 
 
-def _without(values: dict, *keys: str) -> dict:
-    return {key: value for key, value in values.items() if key not in keys}
+def _settings(generated: dict, x: str) -> dict:
+    """What was chosen of how samples were generated, but for `x`."""
+    left_out = (x, "num_steps", "when")  # nfe says the one; the other changes no sample
+    return {key: value for key, value in generated.items() if key not in left_out and not unsaid(key)}

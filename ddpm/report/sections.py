@@ -10,10 +10,10 @@ from ddpm.report.collect import PICTURES, Collected
 from ddpm.report.markup import Tips, cell, element, picture, select, sorted_table, text, tip, values
 from ddpm.report.plots import COLOURS, dash
 from ddpm.report.sweep import last
-from ddpm.report.table import Row, Table, arrow, best, varying
+from ddpm.report.table import Row, Table, best, heading, unsaid, varying
 
 ALWAYS = ("step", "sampler", "nfe")  # columns of how samples were generated; others where they vary
-NEVER = ("name", "sha256", "num")  # the run is named, and the rule says the number
+NAMED = 3  # runs that a note names
 
 
 def subtitle(runs: list[Collected]) -> str:
@@ -28,7 +28,14 @@ def subtitle(runs: list[Collected]) -> str:
 
 def notes(runs: list[Collected]) -> str:
     """What is missing or could not be read."""
-    lines = [(f"{run.name}: " if len(runs) > 1 else "") + note for run in runs for note in run.notes]
+    of = {}
+    for run in runs:
+        for note in run.notes:
+            of.setdefault(note, []).append(run.name)
+    lines = []
+    for note, names in of.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        lines.append((f"{', '.join(names[:NAMED])}{more}: " if len(runs) > 1 else "") + note)
     return element("ul", "".join(element("li", escape(line)) for line in lines), class_="notes") if lines else ""
 
 
@@ -50,7 +57,7 @@ def runs_table(runs: list[Collected], figures: Table, keys: list[str], tips: Tip
         )
     groups = [("", 4, None), ("Configuration: keys that differ", len(keys), None)]
     groups += [("Newest figures: samples of", len(generated), None), *_rule_groups(figures, tips)]
-    heads = ["run", "step", "loss", "images/s", *keys, *generated, *_figure_heads(figures)]
+    heads = ["run", "step", "loss", "images/s", *keys, *map(_short, generated), *_figure_heads(figures)]
     return sorted_table(heads, rows, [group for group in groups if group[1]])
 
 
@@ -66,9 +73,10 @@ def figures_table(runs: list[Collected], figures: Table, tips: Tips) -> str:
         settings = [cell(row.generated.get(key), head=key == generated[0] and not several) for key in generated]
         rows.append([*first, *settings, *_figure_cells(figures, row, figures.rows, tips)])
     groups = [("", several + len(generated), None), *_rule_groups(figures, tips)]
-    heads = ["run"] * several + generated + _figure_heads(figures)
-    same = {key: value for key, value in figures.rows[0].generated.items() if key not in (*generated, *NEVER)}
-    told = ", ".join(f"{key} {text(value)}" for key, value in same.items())
+    heads = ["run"] * several + list(map(_short, generated)) + _figure_heads(figures)
+    first = figures.rows[0].generated.items()
+    same = {k: v for k, v in first if v is not None and k not in generated and not unsaid(k) and k != "num_steps"}
+    told = ", ".join(f"{_short(key)} {text(value)}" for key, value in same.items())
     caption = (
         f"↑ higher is better, ↓ lower. Hover or tap a figure for how it was made.{' All samples: ' * bool(told)}{told}"
     )
@@ -100,7 +108,9 @@ def samples(run: Collected) -> str:
         knob = f'<input type="range" min="0" max="{end}" value="{end}" aria-label="step" autocomplete="off">'
         slider = element("div", knob + element("output", f"step {max(run.grids):,}"), class_="slider")
     others = "".join(picture(run.pictures[file], PICTURES[file]) for file in PICTURES if file in run.pictures)
-    grids = element("div", slider + "".join(sheets)) if sheets else ""
+    left_out = f"{len(sheets)} of {len(sheets) + run.grids_left_out} sample grids are shown here."
+    quiet = element("p", left_out, class_="quiet") if run.grids_left_out else ""
+    grids = element("div", slider + "".join(sheets) + quiet) if sheets else ""
     return grids + (element("div", others, class_="pictures") if others else "")
 
 
@@ -132,7 +142,8 @@ def _model(run: Collected) -> dict[str, str]:
     told, facts, config = {}, run.record.get("facts", {}), run.config
     if "shape" in facts:
         told["data"] = f"{config['data']['name']}: {facts['count']:,} images of {' × '.join(map(str, facts['shape']))}"
-        told["classes"] = f"{len(facts['classes'])} classes" if facts.get("classes") else ""
+        names = list(map(str, facts.get("classes") or ()))
+        told["classes"] = f"{len(names)}: {', '.join(names[:10])}{', ...' * (len(names) > 10)}" if names else ""
     if leaves := {k: v for k, v in run.record.get("leaves", {}).items() if k.startswith("params/")}:
         size = sum(math.prod(leaf["shape"]) for leaf in leaves.values())
         told["model"] = f"{config['model']['name']}: {size:,} parameters"
@@ -150,7 +161,13 @@ def _generated_columns(rows: list[Row]) -> list[str]:
     """Keys of how samples were generated that are columns: those always of interest, and those that vary."""
     varied = varying([row.generated for row in rows])
     known = dict.fromkeys(key for row in rows for key in row.generated)
-    return [key for key in known if key in ALWAYS or (key in varied and key not in NEVER)]
+    same = all(row.generated.get("num_steps") == row.generated.get("nfe") for row in rows)
+    varied = [key for key in varied if not unsaid(key) and not (key == "num_steps" and same)]
+    return [key for key in known if key in ALWAYS or key in varied]
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("sampler_options.")
 
 
 def _rule_groups(figures: Table, tips: Tips) -> list[tuple]:
@@ -161,7 +178,7 @@ def _rule_groups(figures: Table, tips: Tips) -> list[tuple]:
 
 
 def _figure_heads(figures: Table) -> list[str]:
-    return [f"{name.replace('_', ' ')} {arrow(name)}" for name, _ in figures.columns]
+    return [heading(name) for name, _ in figures.columns]
 
 
 def _figure_cells(figures: Table, row: Row | None, among: list[Row | None], tips: Tips) -> list[str]:

@@ -6,7 +6,7 @@ import itertools
 from ddpm.config import differences, in_use
 from ddpm.report.collect import Collected, number
 from ddpm.report.plots import choice, plot, trace
-from ddpm.report.table import Table, arrow
+from ddpm.report.table import Table, heading, unsaid, varying
 
 TICKS = 12  # a key of more values has a scale instead of a tick a value
 
@@ -21,7 +21,7 @@ def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
     """Parallel coordinates of keys and a figure, and a figure against a key; figures are each run's newest."""
     runs_and_rows = [(run, table.newest(i)) for i, run in enumerate(runs) if run.config]
     results = {
-        f"{table.name(column)} {arrow(column[0])}": [
+        f"{heading(column[0])}{table.name(column).removeprefix(column[0])}": [
             row.cells[column].value if row and column in row.cells else None for _, row in runs_and_rows
         ]
         for column in table.columns
@@ -31,7 +31,9 @@ def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
     if not settings or not results:
         return []
     names = [html.escape(run.name) for run, _ in runs_and_rows]
-    return [_parallel(settings, results), _scatter(names, settings, results)]
+    differing = [key for key in varying([row.generated for _, row in runs_and_rows if row]) if not unsaid(key)]
+    warning = f" (samples differ in {', '.join(differing)})" if differing else ""
+    return [_parallel(settings, results, warning), _scatter(names, settings, results, warning)]
 
 
 def last(run: Collected, key: str) -> float | None:
@@ -39,7 +41,7 @@ def last(run: Collected, key: str) -> float | None:
     return next((v for row in reversed(run.metrics) if (v := number(row.get(key))) is not None), None)
 
 
-def _parallel(settings: dict[str, list], results: dict[str, list]) -> dict:
+def _parallel(settings: dict[str, list], results: dict[str, list], warning: str) -> dict:
     options = {}
     for label, figures in results.items():
         shown = [i for i, figure in enumerate(figures) if figure is not None]
@@ -50,7 +52,9 @@ def _parallel(settings: dict[str, list], results: dict[str, list]) -> dict:
         options[label] = ([{"dimensions": dimensions, "line": line}], {})
     width = 130 * (len(settings) + 1)
     choices = [choice("Figure", options)]
-    return plot("Parallel coordinates", [{"type": "parcoords"}], {}, {}, choices=choices, wide=True, min_width=width)
+    return plot(
+        f"Parallel coordinates{warning}", [{"type": "parcoords"}], {}, {}, choices=choices, wide=True, min_width=width
+    )
 
 
 def _dimension(key: str, settings: list) -> dict:
@@ -64,7 +68,7 @@ def _dimension(key: str, settings: list) -> dict:
     return {"label": html.escape(key), "values": [distinct.index(value) for value in named]} | ticks
 
 
-def _scatter(names: list[str], settings: dict[str, list], results: dict[str, list]) -> dict:
+def _scatter(names: list[str], settings: dict[str, list], results: dict[str, list], warning: str) -> dict:
     hover = "%{text}<br>%{x}: %{y}<extra></extra>"
     points = trace([], [], 0, "", mode="markers", text=names, hovertemplate=hover)
     keys = {}
@@ -76,7 +80,7 @@ def _scatter(names: list[str], settings: dict[str, list], results: dict[str, lis
         for label, values in results.items()
     }
     choices = [choice("Key", keys), choice("Figure", figures)]
-    return plot("A figure against a key", [points], {}, {}, choices=choices, wide=True)
+    return plot(f"A figure against a key{warning}", [points], {}, {}, choices=choices, wide=True)
 
 
 def _is_numeric(values: list) -> bool:

@@ -4,11 +4,11 @@ import dataclasses
 import json
 
 from ddpm.config import flat
+from ddpm.evaluation.metrics import HIGHER_IS_BETTER
 from ddpm.report.collect import Collected, number
 
-# To be replaced by ddpm.evaluation.metrics.HIGHER_IS_BETTER.
-HIGHER_IS_BETTER = frozenset({"inception_score", "precision", "recall", "density", "coverage"})
-NEAR = {"drift": 0, "sharpness": 1}  # best when near to this
+NEAR = {"mean_drift": 0, "spread_drift": 0, "sharpness": 1}  # how names begin of what is best when near to this
+NEITHER = ("nearest_distance",)  # low for copies, high for poor images
 UNCOMPARED = ("versions", "date", "generated")  # of the provenance: what does not make another rule
 
 
@@ -55,8 +55,8 @@ class Table:
         return next((row for row in reversed(self.rows) if row.run == run), None)
 
     def name(self, column: tuple[str, int]) -> str:
-        """The column in words: the figure, and its rule."""
-        return f"{column[0]} ({self.rules[column[1]].label})"
+        """The column in words: the figure, and where there are several rules, its own."""
+        return f"{column[0]} ({self.rules[column[1]].label})" if len(self.rules) > 1 else column[0]
 
 
 def table(runs: list[Collected]) -> Table:
@@ -85,24 +85,37 @@ def table(runs: list[Collected]) -> Table:
     )
 
 
-def arrow(figure: str) -> str:
-    """Where the better values of a figure lie."""
-    if figure in NEAR:
-        return f"→ {NEAR[figure]}"
-    return "↑" if figure in HIGHER_IS_BETTER else "↓"
+def heading(figure: str) -> str:
+    """A figure's name in words, and where its better values lie."""
+    aim = _aim(figure)
+    arrow = (
+        "" if figure in NEITHER else f" → {aim}" if aim is not None else " ↑" if figure in HIGHER_IS_BETTER else " ↓"
+    )
+    return figure.replace("_", " ") + arrow
 
 
-def best(figure: str, values: list[float]) -> float:
-    """The best of some values of a figure."""
-    if figure in NEAR:
-        return min(values, key=lambda value: abs(value - NEAR[figure]))
+def best(figure: str, values: list[float]) -> float | None:
+    """The best of some values of a figure; None where low is as bad as high."""
+    if figure in NEITHER:
+        return None
+    if (aim := _aim(figure)) is not None:
+        return min(values, key=lambda value: abs(value - aim))
     return max(values) if figure in HIGHER_IS_BETTER else min(values)
+
+
+def unsaid(key: str) -> bool:
+    """Whether nobody chose this of how samples were generated: it follows from the rest, or the rule says it."""
+    return key in ("kind", "name", "num") or key.endswith("sha256")
 
 
 def varying(dicts: list[dict]) -> list[str]:
     """Keys whose values differ among dictionaries, in order of appearance."""
     keys = dict.fromkeys(key for values in dicts for key in values)
     return [key for key in keys if len({_key(values.get(key)) for values in dicts}) > 1]
+
+
+def _aim(figure: str) -> int | None:
+    return next((aim for name, aim in NEAR.items() if figure.startswith(name)), None)
 
 
 def _labels(rules: list[dict]) -> list[str]:
