@@ -79,7 +79,7 @@ def collect(workdirs: list[pathlib.Path]) -> list[Collected]:
     for run in runs:
         if run not in kept:
             logging.warning("%s is no run: passed over", run.workdir)
-        for note in run.notes:
+        for note in run.notes * (run in kept):
             logging.warning("%s: %s", run.workdir, note)
     return kept
 
@@ -160,7 +160,8 @@ def _is_evaluation(row) -> bool:
 
 def number(value) -> float | int | None:
     """The value if it is a finite number, else None: JSON has no others."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if numeric and math.isfinite(value) else None
 
 
 def _record(run: Collected) -> dict:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Collection
 from html import escape
 
 
@@ -15,8 +16,8 @@ def element(name: str, inner: str = "", **attributes) -> str:
     return f"<{name}{written}>{inner}</{name}>"
 
 
-def values(pairs: dict, unused: frozenset = frozenset()) -> str:
-    """Names and values, a line each; those of `unused` faint."""
+def values(pairs: dict, unused: Collection[str] = ()) -> str:
+    """Names and values, a line each; those of `unused` in italics."""
     lines = (
         element(
             "tr", element("th", escape(name)) + element("td", escape(text(value))), class_="unused" * (name in unused)

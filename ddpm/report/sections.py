@@ -10,7 +10,7 @@ from ddpm.report.collect import PICTURES, Collected
 from ddpm.report.markup import Tips, cell, element, picture, select, sorted_table, text, tip, values
 from ddpm.report.plots import COLOURS, dash
 from ddpm.report.sweep import last
-from ddpm.report.table import Row, Table, best, heading, unsaid, varying
+from ddpm.report.table import Row, Table, best, heading, settings_that_vary, unsaid
 
 ALWAYS = ("step", "sampler", "nfe")  # columns of how samples were generated; others where they vary
 NAMED = 3  # runs that a note names
@@ -132,8 +132,9 @@ def setup(run: Collected) -> str:
         return ""
     parts = {"Data and model": values(_model(run)), "Environment": values(run.record.get("versions", {}))}
     facts = "".join(element("div", element("h3", name) + inner) for name, inner in parts.items())
-    unused = frozenset(flat(run.config)) - in_use(run.config).keys()
-    whole = element("details", element("summary", "Whole configuration") + values(flat(run.config), unused))
+    unused = flat(run.config).keys() - in_use(run.config).keys()
+    summary = element("summary", "Whole configuration (in italics: options of choices that were not made)")
+    whole = element("details", summary + values(flat(run.config), unused))
     return element("div", facts, class_="facts") + whole
 
 
@@ -143,7 +144,8 @@ def _model(run: Collected) -> dict[str, str]:
     if "shape" in facts:
         told["data"] = f"{config['data']['name']}: {facts['count']:,} images of {' × '.join(map(str, facts['shape']))}"
         names = list(map(str, facts.get("classes") or ()))
-        told["classes"] = f"{len(names)}: {', '.join(names[:10])}{', ...' * (len(names) > 10)}" if names else ""
+        few = f": {', '.join(names)}" if len(names) <= 10 else ""
+        told["classes"] = f"{len(names)} classes{few}" if names else ""
     if leaves := {k: v for k, v in run.record.get("leaves", {}).items() if k.startswith("params/")}:
         size = sum(math.prod(leaf["shape"]) for leaf in leaves.values())
         told["model"] = f"{config['model']['name']}: {size:,} parameters"
@@ -159,10 +161,8 @@ def _key(run: int) -> str:
 
 def _generated_columns(rows: list[Row]) -> list[str]:
     """Keys of how samples were generated that are columns: those always of interest, and those that vary."""
-    varied = varying([row.generated for row in rows])
+    varied = settings_that_vary(rows)
     known = dict.fromkeys(key for row in rows for key in row.generated)
-    same = all(row.generated.get("num_steps") == row.generated.get("nfe") for row in rows)
-    varied = [key for key in varied if not unsaid(key) and not (key == "num_steps" and same)]
     return [key for key in known if key in ALWAYS or key in varied]
 
 

@@ -6,7 +6,7 @@ import itertools
 from ddpm.config import differences, in_use
 from ddpm.report.collect import Collected, number
 from ddpm.report.plots import choice, plot, trace
-from ddpm.report.table import Table, heading, unsaid, varying
+from ddpm.report.table import Table, heading, settings_that_vary
 
 TICKS = 12  # a key of more values has a scale instead of a tick a value
 
@@ -31,7 +31,7 @@ def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
     if not settings or not results:
         return []
     names = [html.escape(run.name) for run, _ in runs_and_rows]
-    differing = [key for key in varying([row.generated for _, row in runs_and_rows if row]) if not unsaid(key)]
+    differing = settings_that_vary([row for _, row in runs_and_rows if row])
     warning = f" (samples differ in {', '.join(differing)})" if differing else ""
     return [_parallel(settings, results, warning), _scatter(names, settings, results, warning)]
 
@@ -84,7 +84,7 @@ def _scatter(names: list[str], settings: dict[str, list], results: dict[str, lis
 
 
 def _is_numeric(values: list) -> bool:
-    return all(number(value) is not None and not isinstance(value, bool) for value in values)
+    return all(number(value) is not None for value in values)
 
 
 def _scale(values: list) -> str:

@@ -114,6 +114,13 @@ def varying(dicts: list[dict]) -> list[str]:
     return [key for key in keys if len({_key(values.get(key)) for values in dicts}) > 1]
 
 
+def settings_that_vary(rows: list[Row]) -> list[str]:
+    """Keys of what was chosen of how samples were generated that differ among rows."""
+    evident = all(row.generated.get("num_steps") == row.generated.get("nfe") for row in rows)
+    varied = varying([row.generated for row in rows])
+    return [key for key in varied if not unsaid(key) and not (evident and key == "num_steps")]
+
+
 def _aim(figure: str) -> int | None:
     return next((aim for name, aim in NEAR.items() if figure.startswith(name)), None)
 
