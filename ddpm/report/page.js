@@ -87,18 +87,27 @@ all("th button").forEach(button => button.addEventListener("click", () => {
 
 // ---- provenance: by hovering, by keyboard focus, by a tap
 const tip = document.getElementById("tip");
+let tipped = null;
 function showTip(cell) {
+  tipped = cell;
   tip.hidden = !cell;
   if (!cell) return;
   tip.replaceChildren(document.getElementById(cell.dataset.tip).content.cloneNode(true));
-  const at = cell.getBoundingClientRect();
+  placeTip();
+}
+function placeTip() {
+  const at = tipped.getBoundingClientRect();
   const below = at.bottom + tip.offsetHeight + 8 < innerHeight || at.top < tip.offsetHeight + 8;
   tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - tip.offsetWidth - 8))}px`;
   tip.style.top = `${below ? Math.min(at.bottom + 4, innerHeight - tip.offsetHeight - 8) : at.top - tip.offsetHeight - 4}px`;
 }
 for (const event of ["pointerover", "focusin", "click"])
-  document.addEventListener(event, ({ target }) => showTip(target.closest?.("[data-tip]")));
+  document.addEventListener(event, ({ target }) => target.closest?.("#tip") || showTip(target.closest?.("[data-tip]")));
 document.addEventListener("keydown", ({ key }) => key === "Escape" && showTip(null));
-document.addEventListener("scroll", () => showTip(null), { capture: true, passive: true });
+document.addEventListener("scroll", ({ target }) => {
+  if (!tipped || target === tip) return;
+  const { top, bottom } = tipped.getBoundingClientRect(); // keyboard focus scrolls to what it shows
+  bottom > 0 && top < innerHeight ? placeTip() : showTip(null);
+}, { capture: true, passive: true });
 
 drawAll();
