@@ -143,7 +143,8 @@ def test_fifty_runs_are_one_page_of_bounded_size(tmp_path):
     (fd, *_) = parallel["choices"][0]["options"]
     rate, schedule, figure = fd["data"][0]["dimensions"]
     assert (rate["label"], schedule["label"], figure["label"]) == ("optimizer.learning_rate", "schedule.name", "fd ↓")
-    assert figure["values"] == [100 * value for value in rate["values"]] and len(rate["values"]) == 50
+    assert rate["ticktext"] == ["2e-05", "5e-05", "0.0001", "0.0002", "0.0005"] and len(rate["values"]) == 50
+    assert figure["values"] == pytest.approx([100 * 10**value for value in rate["values"]])
     assert schedule["ticktext"] == ["cosine", "linear"] and schedule["values"] == [1, 0] * 25
     keys, figures = scatter["choices"]
     assert keys["options"][0]["layout"]["xaxis"]["type"] == "log"

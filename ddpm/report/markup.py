@@ -20,7 +20,9 @@ def values(pairs: dict, unused: Collection[str] = ()) -> str:
     """Names and values, a line each; those of `unused` in italics."""
     lines = (
         element(
-            "tr", element("th", escape(name)) + element("td", escape(text(value))), class_="unused" * (name in unused)
+            "tr",
+            element("th", escape(name)) + element("td", escape("none" if value is None else text(value))),
+            class_="unused" * (name in unused),
         )
         for name, value in pairs.items()
     )

@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import math
 
 from ddpm.config import differences, in_use
 from ddpm.report.collect import Collected, number
@@ -58,12 +59,18 @@ def _parallel(settings: dict[str, list], results: dict[str, list], warning: str)
 
 
 def _dimension(key: str, settings: list) -> dict:
-    """An axis of parallel coordinates: a key's values in order, evenly spaced and named if they are few."""
+    """An axis of parallel coordinates: a key's values in order, evenly spaced and named if they are few, else on a scale."""
     numeric = _is_numeric(settings)
     named = settings if numeric else list(map(str, settings))
     distinct = sorted(set(named))
     if numeric and len(distinct) > TICKS:
-        return {"label": html.escape(key), "values": named}
+        if _scale(settings) == "linear":
+            return {"label": html.escape(key), "values": named}
+        low, high = math.floor(math.log10(distinct[0])), math.ceil(math.log10(distinct[-1]))
+        marks = [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in (1, 2, 5)]
+        marks = [mark for mark in marks if distinct[0] <= mark <= distinct[-1]]
+        ticks = {"tickvals": [math.log10(mark) for mark in marks], "ticktext": [f"{mark:g}" for mark in marks]}
+        return {"label": html.escape(key), "values": [math.log10(value) for value in named]} | ticks
     ticks = {"tickvals": list(range(len(distinct))), "ticktext": [html.escape(str(value)) for value in distinct]}
     return {"label": html.escape(key), "values": [distinct.index(value) for value in named]} | ticks
 
