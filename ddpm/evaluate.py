@@ -32,7 +32,7 @@ class Evaluator:
       dataset: the experiment's data.
       progress: told a line now and then.
     Raises:
-      InputError: an unknown metric, or a `best` that is none of them.
+      InputError: an unknown metric.
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, progress: Callable[[str], None] = lambda line: None):
@@ -40,22 +40,12 @@ class Evaluator:
         self._config, self._dataset, self._progress = config, dataset, progress
         self.metrics = {name: build.find("metric", metrics.__name__, name) for name in section.metrics}
         self._taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
-        if section.best and section.best not in self.metrics:
-            raise InputError(
-                f"evaluation.best = {section.best!r} is not among evaluation.metrics = {tuple(section.metrics)}; "
-                "'' keeps no best checkpoint."
-            )
 
     def write_statistics(self, file: pathlib.Path, images: Extracted) -> None:
         """Writes the moments of images' features, to be a reference later."""
         network = self.network
         about = {"images": images.about, "features": records.of_network(network), "versions": checkpoint.versions()}
         statistics.write(file, {tap: images.moments(tap) for tap in self._taps}, about)
-
-    def best_step(self, workdir: pathlib.Path) -> int | None:
-        """The step of a run's training that did best by `config.evaluation.best`."""
-        section = self._config.evaluation
-        return records.best_step(workdir, best_figure(section)) if section.best else None
 
     @functools.cached_property
     def network(self) -> FeatureNetwork:
@@ -115,8 +105,19 @@ class Evaluator:
         return extract(source, self.network, self._taps, batch_size=batch_size, cache=cache, progress=self._progress)
 
 
-def best_figure(section: ConfigDict) -> str:
-    """The name of the figure that `best` of the section `evaluation` ranks by."""
+def best_figure(section: ConfigDict) -> str | None:
+    """The name of the figure that `best` of the section `evaluation` ranks by, if it ranks.
+
+    Raises:
+      InputError: it is no metric that the section computes.
+    """
+    if not section.best:
+        return None
+    if section.best not in section.metrics:
+        raise InputError(
+            f"evaluation.best = {section.best!r} is not among evaluation.metrics = {tuple(section.metrics)}; "
+            "'' keeps no best checkpoint."
+        )
     metric = build.find("metric", metrics.__name__, section.best)
     return metrics.named(metric.ranks, section.features.name)
 

@@ -18,7 +18,7 @@ from ddpm import build, pictures
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data import tfds
 from ddpm.errors import InputError
-from ddpm.evaluate import Evaluator, of_run
+from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
@@ -56,7 +56,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         jax.eval_shape(init, build.init_key(config)),
     )
-    evaluator = Evaluator(config, images)
+    evaluator, best = Evaluator(config, images), best_figure(config.evaluation)
     feed = build.batches(config, images, split=split, replicated=replicated)
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
@@ -68,7 +68,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
             workdir,
             keep=config.training.keep,
             keep_every=config.training.keep_every,
-            best=lambda: evaluator.best_step(workdir),
+            best=lambda: records.best_step(workdir, best) if best else None,
         )
         first, state = checkpoints.restore(abstract) or (0, init(build.init_key(config)))
         writer = metrics.Metrics(workdir, first)
@@ -106,7 +106,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 logging.warning("no figures at step %d: %s", step, error)
                 return
             records.store(workdir, made)
-            writer.scalars(step, {f"evaluation/{name}": value for name, value in made["figures"].items()})
+            writer.chart(step, {f"evaluation/{name}": value for name, value in made["figures"].items()})
 
         with ProgressBar(first, config.training.num_steps) as bar:
 

@@ -111,8 +111,8 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:
     if not steps:
         raise InputError(f"no checkpoint in {directory}: train a run with --workdir {workdir} first.")
     if step == "best":
-        section = from_json(checkpoint.read_record(directory, steps[-1])["config"]).evaluation
-        step = records.best_step(pathlib.Path(workdir), best_figure(section)) if section.best else None
+        figure = best_figure(from_json(checkpoint.read_record(directory, steps[-1])["config"]).evaluation)
+        step = records.best_step(pathlib.Path(workdir), figure) if figure else None
         if step is None:
             raise InputError(f"{workdir} was not evaluated while training, so there is no best step: give a number.")
     if step is not None and step not in steps:

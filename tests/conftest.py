@@ -38,7 +38,8 @@ def tiny():
     config = digits.get_config()
     config.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
     config.optimizer.update(warmup_steps=2)
-    config.training.update(batch_size=16, num_steps=6, log_every=2, sample_every=0, save_every=3)
+    config.training.update(batch_size=16, num_steps=6, log_every=2, sample_every=0, evaluate_every=0, save_every=3)
+    config.evaluation.update(num=24, num_reference=40)
     config.sampler.update(num_steps=5, batch_size=8)
     return config
 
@@ -53,6 +54,9 @@ TINY = [  # a run of the command that takes seconds
     "--config.training.log_every=5",
     "--config.training.save_every=5",
     "--config.training.sample_every=0",
+    "--config.training.evaluate_every=0",
+    "--config.evaluation.num=40",
+    "--config.evaluation.num_reference=100",
     "--config.optimizer.warmup_steps=5",
     "--config.sampler.num_steps=5",
     "--config.sampler.batch_size=8",

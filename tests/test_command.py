@@ -13,7 +13,9 @@ def workdir(tmp_path_factory):
     """A finished run of ten steps, with pictures."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     code, out, err = run(
-        *TINY, f"--workdir={path}", "--config.training.num_steps=10", "--config.training.sample_every=5"
+        *TINY,
+        f"--workdir={path}",
+        *[f"--config.training.{every}" for every in ("num_steps=10", "sample_every=5", "evaluate_every=5")],
     )
     assert code == 0, err
     assert "model  unet: " in out and "data   digits: 1500 images of 8 x 8 x 1" in out
@@ -59,13 +61,48 @@ def test_sampling_without_an_experiment_uses_the_runs_own(workdir):
     assert code == 0 and "step10_ancestral5_seed0.npz" in out
 
 
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "evaluation.jsonl").read_text().splitlines()]
+
+
+def test_training_evaluates_and_keeps_the_best(workdir):
+    made = [row["provenance"]["generated"] for row in records(workdir)]
+    assert [(row["step"], row["num"], row["when"]) for row in made[:2]] == [(5, 40, "training"), (10, 40, "training")]
+
+
 def test_evaluation_prints_and_writes_its_figures(workdir):
-    code, out, err = run(*TINY, f"--workdir={workdir}", "--mode=eval", "--config.evaluation.num_samples=80")
+    flags = ("--mode=eval", "--num=80", "--metrics=fid,pr,drift", "--sampler=ddim,ancestral", "--num_steps=2,4")
+    code, out, err = run(*TINY, f"--workdir={workdir}", *flags)
     assert code == 0, err
-    figures = json.loads((workdir / "evaluation.json").read_text())
-    assert figures["num_samples"] == 80 and figures["num_reference"] == 1000 and figures["nfe"] == 5
-    for name in ("precision", "recall", "frechet_distance"):
-        assert f"{figures[name]:.3f}" in out
+    rows = [row for row in records(workdir) if row["provenance"]["generated"]["when"] == "afterwards"]
+    made = [row["provenance"]["generated"] for row in rows]
+    assert [(row["sampler"], row["nfe"]) for row in made] == [
+        ("ddim", 2), ("ddim", 4), ("ancestral", 2), ("ancestral", 4)
+    ]  # fmt: skip
+    assert {row["num"] for row in made} == {80}
+    assert {row["provenance"]["reference"]["num"] for row in rows} == {100}
+    for row in rows:
+        for name in ("fd", "precision", "recall", "mean_drift_grey"):
+            assert f"{name:20s} {row['figures'][name]:.4g}" in out
+    with Image.open(workdir / "evaluation" / "neighbours.png") as picture:
+        assert np.asarray(picture).std() > 0
+    again, told, _ = run(*TINY, f"--workdir={workdir}", *flags)
+    assert again == 0 and told.splitlines()[-1] == out.splitlines()[-1] and len(records(workdir)) == 2 + len(rows)
+
+
+def test_images_are_evaluated_without_a_run(tmp_path):
+    flags = ("--mode=eval", "--images=digits:test")
+    code, out, err = run(*TINY, *flags, f"--out={tmp_path}/digits.npz")
+    assert code == 0 and f"--reference {tmp_path}/digits.npz" in out, err
+    code, out, err = run(*TINY, *flags, "--metrics=fid", f"--reference={tmp_path}/digits.npz")
+    assert code == 0 and "fd " in out, err
+    assert abs(float(out.splitlines()[-1].split()[1])) < 1e-9
+
+
+def test_the_report_of_a_run_is_one_page(workdir):
+    code, out, err = run(f"--workdir={workdir}", "--mode=report")
+    assert code == 0 and f"report    {workdir}/report.html" in out, err
+    assert (workdir / "report.html").read_text().startswith("<!doctype html>")
 
 
 MISTAKES = {
@@ -151,6 +188,28 @@ MISTAKES = {
         "num_steps = 1001 is not in 1..1000: a process of T = 1000 levels has no more steps.",
     ),
     "no images": (["--workdir=RUN", "--mode=sample", "--num=0"], "flag --num=0: "),
+    "an unknown metric": (
+        ["--workdir=RUN", "--mode=eval", "--metrics=fdi"],
+        "unknown metric 'fdi'. Did you mean 'fid'? Known: dc, drift, fid, ",
+    ),
+    "a tap that pixels have not": (
+        ["--workdir=RUN", "--mode=eval", "--metrics=inception_score"],
+        "feature network pixels has no 'logits', only pool.",
+    ),
+    "a reference of another size": (
+        ["--workdir=RUN", "--mode=eval", "--metrics=fid", "--reference=X/large.npz"],
+        "RUN holds images of (8, 8, 1), X/large.npz of (9, 9, 1) (height, width, channels): no figure compares them.",
+    ),
+    "a step that is not there": (["--workdir=RUN", "--mode=eval", "--step=7"], "no checkpoint of step 7 in "),
+    "several samplers for one picture": (
+        ["--workdir=RUN", "--mode=sample", "--sampler=ddim,ancestral"],
+        "--mode sample takes one --sampler and one --num_steps; --mode eval compares several.",
+    ),
+    "images against nothing": (
+        ["--mode=eval", "--images=E"],
+        "--images needs --config, whose data are the real images",
+    ),
+    "a report of nothing": (["--mode=report", "--workdir=E"], "nothing to show in "),
 }
 
 
@@ -165,6 +224,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, workdir, tmp_path):
         "from experiments import base\ndef get_config():\n    base.get_config().training.batch_siz = 3\n"
     )
     (broken / "no python.py").write_text("def def")
+    np.savez(broken / "large.npz", arr_0=np.zeros((101, 9, 9, 1), np.uint8))
     names = {"W": tmp_path / "new", "E": empty, "B": broken, "RUN": workdir}
 
     def placed(text):

@@ -281,11 +281,11 @@ def test_folder_says_what_is_missing(tmp_path):
     )
 
 
-@pytest.mark.parametrize(("size", "channels"), [(0, 3), (-8, 1), (8, 2), (8, 4)])
+@pytest.mark.parametrize(("size", "channels"), [(-8, 1), (8, 2), (8, 4)])
 def test_folder_refuses_sizes_and_channels_that_are_none(pictures, size, channels):
     assert mistake(folder, path=str(pictures), size=size, channels=channels) == (
-        f"size = {size}, channels = {channels}: size must be at least 1 (--config.data.folder.size=64), "
-        "channels 1 or 3."
+        f"size = {size}, channels = {channels}: size must be at least 1 (--config.data.folder.size=64), or 0 to leave the "
+        "images as they are; channels 1 or 3."
     )
 
 

@@ -15,6 +15,7 @@ from ddpm import build, config, data, main, models, modes, sampling
 from ddpm.data.images import Dataset
 from ddpm.diffusion import schedules
 from ddpm.errors import InputError
+from ddpm.evaluation import features
 from ddpm.training import loop, sharding
 from ddpm.training.state import init_state
 from experiments import base
@@ -87,8 +88,10 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
 
 
 def named_functions():
-    for section, place in PLACES.items():
-        for name, options in base.get_config()[section].items():
+    sections = {section: (place, base.get_config()[section]) for section, place in PLACES.items()}
+    sections["evaluation.features"] = (features, base.get_config().evaluation.features)
+    for section, (place, choices) in sections.items():
+        for name, options in choices.items():
             if isinstance(options, ConfigDict):
                 yield pytest.param(section, place, name, options, id=f"{section}.{name}")
 
@@ -119,12 +122,12 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         return read(self, key)
 
     monkeypatch.setattr(modes, "to_json", lambda c: {})
-    monkeypatch.setattr(modes.loop, "train", lambda state, *args, **kwargs: (0, state))
+    monkeypatch.setattr(modes.loop, "train", lambda state, *args, evaluate, **kwargs: evaluate(1, state) or (1, state))
     monkeypatch.setattr(modes.pictures, "save_loss_curve", lambda *args: None)
     monkeypatch.setattr(ConfigDict, "__getitem__", recorded)
     modes.train(tiny, tmp_path, accept_changes=False)
     monkeypatch.undo()
-    elsewhere = inspect.getsource(modes.evaluate) + inspect.getsource(main)
+    elsewhere = inspect.getsource(main)
     for key, _ in leaves(tiny):
         if key.count(".") < 2:  # the options of choices have the test above
             assert key in seen or f".{key.rpartition('.')[2]}" in elsewhere, f"{key} is read by nothing"

@@ -217,8 +217,8 @@ def test_a_batch_that_does_not_split_over_the_devices_is_refused():
 
 
 def plan(**options):
-    values = dict(num_steps=10, log_every=4, sample_every=0, save_every=5, batch_size=8, accumulate=1, max_skipped=3)
-    return loop.Plan(**values | options)
+    values = dict(num_steps=10, log_every=4, sample_every=0, evaluate_every=0, save_every=5)
+    return loop.Plan(**values | dict(batch_size=8, accumulate=1, max_skipped=3) | options)
 
 
 def test_what_is_due_when():
@@ -233,7 +233,7 @@ class Recorded:
     """Stands for all that the loop calls; notes what it does, and when."""
 
     def __init__(self, finite=lambda batch: True):
-        self.saved, self.logged, self.previewed, self.finite = [], [], [], finite
+        self.saved, self.evaluated, self.logged, self.previewed, self.finite = [], [], [], [], finite
 
     def steps(self, state, given, batches):
         ok = [self.finite(int(state.batch) + i) for i in range(batches)]
@@ -253,6 +253,7 @@ class Recorded:
             iter(lambda: None, 1),
             plan(**options),
             steps_per_dispatch=steps_per_dispatch,
+            evaluate=lambda step, state: self.evaluated.append(step),
             save=lambda step, state: self.saved.append(step),
             preview=lambda step, state: self.previewed.append(step),
             progress=lambda step, figures: figures and self.logged.append((step, figures)),
@@ -266,6 +267,13 @@ def test_the_loop_saves_samples_and_logs_when_due(steps_per_dispatch):
     step, state = seen.run(steps_per_dispatch=steps_per_dispatch, sample_every=6)
     assert (step, int(state.batch)) == (10, 10)
     assert seen.saved == [5, 10] and seen.previewed == [6, 10] and [s for s, _ in seen.logged] == [4, 8, 10]
+
+
+@pytest.mark.parametrize("steps_per_dispatch", [1, 2])
+def test_a_step_that_is_evaluated_is_saved_too(steps_per_dispatch):
+    seen = Recorded()
+    seen.run(steps_per_dispatch=steps_per_dispatch, evaluate_every=7)
+    assert seen.evaluated == [7, 10] and seen.saved == [5, 7, 10]
 
 
 def test_the_loop_counts_accumulated_batches_as_one_step():

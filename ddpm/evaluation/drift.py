@@ -34,4 +34,4 @@ def colour_drift(generated: Moments, real: Moments) -> tuple[np.ndarray, np.ndar
 
 
 def _spread(moments: Moments) -> np.ndarray:
-    return np.sqrt(np.diag(moments.cov))
+    return np.sqrt(np.maximum(np.diag(moments.cov), 0))  # rounding takes that of a constant channel below

@@ -53,6 +53,10 @@ class Metrics:
         """Writes the figures of a step."""
         self._lines.write(json.dumps({"step": step} | figures) + "\n")
         self._lines.flush()
+        self.chart(step, figures)
+
+    def chart(self, step: int, figures: dict[str, float | int]) -> None:
+        """Shows figures that are kept elsewhere, in TensorBoard alone."""
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
