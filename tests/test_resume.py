@@ -12,6 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import TINY, run, start
 
+import ddpm
+
 pytestmark = pytest.mark.slow
 
 
@@ -61,6 +63,32 @@ def test_three_kills_change_no_bit(tmp_path, options):
         assert {k: v for k, v in one.items() if k != "images_per_second"} == {
             k: v for k, v in other.items() if k != "images_per_second"
         }
+
+
+def test_evaluation_while_training_changes_no_bit(tmp_path):
+    short = [*TINY, "--config.training.num_steps=20", "--config.model.unet.dropout=0.1"]
+    plain, evaluated = tmp_path / "plain", tmp_path / "evaluated"
+    assert run(*short, f"--workdir={plain}")[0] == 0
+    code, _, err = run(*short, f"--workdir={evaluated}", "--config.training.evaluate_every=7")
+    assert code == 0 and (evaluated / "evaluation.jsonl").read_text().count("\n") == 3, err
+    a, b = state(plain, 20), state(evaluated, 20)
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
+    spoilt = ("--config.optimizer.learning_rate=10.0", "--config.optimizer.clip_norm=1e9", "--config.ema.decay=0.0")
+    often = ("--config.training.evaluate_every=5", "--config.training.keep=1")
+    code, _, err = run(*TINY, f"--workdir={tmp_path}", *often, "--config.training.num_steps=10")
+    assert code == 0, err
+    code, _, err = run(*TINY, f"--workdir={tmp_path}", *often, *spoilt, "--config.training.num_steps=30")
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    distance = {row["provenance"]["generated"]["step"]: row["figures"]["fd"] for row in rows}
+    best = min(distance, key=distance.get)
+    assert len(distance) == 6 and best < 30 and sorted(steps(tmp_path)) == [best, 30]
+    assert ddpm.load(tmp_path, "best").step == best and ddpm.load(tmp_path).step == 30
 
 
 def test_a_run_goes_on_on_other_devices(tmp_path):

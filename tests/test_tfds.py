@@ -119,6 +119,15 @@ def offline(monkeypatch):
     return tried
 
 
+def test_labels_are_the_classes_of_the_images(prepared):
+    for split, images in (("train", COLOUR[:20]), ("test", COLOUR[20:])):
+        read = tfds(**prepared("ddpm_colour"), split=split)
+        answer = {image.tobytes(): i % 2 for i, image in enumerate(images)}
+        assert read.classes == ("cat", "dog")
+        assert [answer[read.images[i].tobytes()] for i in range(len(images))] == list(read.labels)
+    assert tfds(**prepared("ddpm_grey")).labels is None
+
+
 def test_tfds_reads_what_was_written(prepared):
     where = prepared("ddpm_colour")
     train, test = tfds(split="train", **where), tfds(split="test", **where)
