@@ -1,0 +1,123 @@
+"""The effects told in docs/troubleshooting.md, measured: `python benchmarks/troubleshooting.py runs/troubleshooting`
+
+Trains experiments/digits.py for 800 steps as it is and with one switch at a time, draws 500 samples of each and compares
+them with 1,000 training images by their pixels. What is already there is not computed again. Prints the tables of the document.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+STEPS, KEPT = 800, "training.save_every=200 training.keep_every=200"
+TRAINED = {  # name: what differs from experiments/digits.py
+    "as it is": "",
+    "learning_rate 0.2, clip_norm off": "optimizer.learning_rate=0.2 optimizer.clip_norm=1e9",
+    "learning_rate 0.2": "optimizer.learning_rate=0.2",
+    "channels 8": "model.unet.channels=8",
+    "channels 48": "model.unet.channels=48",
+    "dropout 0.3": "model.unet.dropout=0.3",
+    "ema.decay 0 (no EMA)": "ema.decay=0.0",
+    "ema.decay 0.9999, no warmup": "ema.decay=0.9999 ema.warmup=False",
+    "linear schedule": "schedule.name=linear",
+    "T 100": "schedule.T=100",
+}
+SAMPLED = {  # of the run as it is
+    "clip off": "sampler.clip=False",
+    "variance beta": "sampler.ancestral.variance=beta",
+    **{f"ancestral {n} steps": f"sampler.num_steps={n}" for n in (10, 25)},
+    **{f"ddim {n} steps": f"sampler.name=ddim sampler.num_steps={n}" for n in (10, 25, 50)},
+}
+SYMPTOMS = {
+    "Instability, NaN": ("as it is", "learning_rate 0.2", "learning_rate 0.2, clip_norm off"),
+    "Blurry samples": ("as it is", "channels 8", "channels 48", "dropout 0.3"),
+    "Colour shift": ("as it is", "ema.decay 0.9999, no warmup", "ema.decay 0 (no EMA)", "clip off"),
+    "Slow sampling": (
+        "as it is",
+        "ancestral 25 steps",
+        "ancestral 10 steps",
+        *(f"ddim {n} steps" for n in (50, 25, 10)),
+    ),
+    "Schedule and noise": ("as it is", "linear schedule", "T 100", "variance beta"),
+}
+COLUMNS = {
+    "loss": lambda run, made: run["loss"],
+    "skipped": lambda run, made: run["skipped"],
+    "max grad norm": lambda run, made: run["grad_norm"],
+    "fd": lambda run, made: made["figures"]["fd"],
+    "precision": lambda run, made: made["figures"]["precision"],
+    "recall": lambda run, made: made["figures"]["recall"],
+    "sharpness": lambda run, made: made["figures"]["sharpness"],
+    "mean drift": lambda run, made: made["figures"]["mean_drift_grey"],
+    "spread drift": lambda run, made: made["figures"]["spread_drift_grey"],
+    "memorised": lambda run, made: made["figures"]["memorised"],
+    "NFE": lambda run, made: made["provenance"]["generated"]["nfe"],
+}
+
+
+def main(place: pathlib.Path) -> None:
+    """Trains, evaluates and prints."""
+    for name, changes in TRAINED.items():
+        steps = f"training.num_steps={STEPS} training.sample_every={STEPS} training.evaluate_every=0 {KEPT}"
+        if not (place / slug(name) / "samples" / "path.png").exists():
+            command(place / slug(name), *overrides(f"{steps} {changes}"))
+    measured = {name: evaluate(place / slug(name)) for name in TRAINED}
+    measured |= {name: evaluate(place / slug("as it is"), *overrides(changes)) for name, changes in SAMPLED.items()}
+    for symptom, names in SYMPTOMS.items():
+        print(f"\n{symptom}\n\n| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
+        for name in names:
+            run, made = training(place / slug(name if name in TRAINED else "as it is")), measured[name]
+            print(f"| {name} | {' | '.join(cell(column(run, made)) for column in COLUMNS.values())} |")
+    print("\nA loss that looks flat\n\n| step | loss of the 200 steps before | fd |\n|---|---|---|")
+    for step in (200, 400, 600, 800):
+        rows = [row["loss"] for row in metrics(place / slug("as it is")) if step - 200 < row["step"] <= step]
+        fd = evaluate(place / slug("as it is"), f"--step={step}")["figures"]["fd"]
+        print(f"| {step} | {sum(rows) / len(rows):.3f} | {fd:.3f} |")
+
+
+def slug(name: str) -> str:
+    """A directory's name."""
+    return "".join(c if c.isalnum() or c == "." else "_" for c in name)
+
+
+def overrides(changes: str) -> list[str]:
+    """Flags of the command, of 'key=value key=value'."""
+    return [f"--config.{change}" for change in changes.split()]
+
+
+def command(workdir: pathlib.Path, *flags: str) -> None:
+    """Runs ddpm's command as a user would; without --config flags, by the run's own configuration."""
+    config = ["--config=experiments/digits.py"] if any(flag.startswith("--config.") for flag in flags) else []
+    command = [sys.executable, "-m", "ddpm.main", *config, "--workdir", str(workdir), *flags]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def evaluate(workdir: pathlib.Path, *flags: str) -> dict:
+    """The record that an evaluation adds."""
+    command(workdir, "--mode=eval", "--metrics=fid,pr,drift,memorisation", *flags)
+    return json.loads((workdir / "evaluation.jsonl").read_text().splitlines()[-1])
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+    """Rows of metrics.jsonl."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def training(workdir: pathlib.Path) -> dict:
+    """What is told of a run's training: its last losses, batches skipped, the largest gradient."""
+    rows = metrics(workdir)
+    last = [row["loss"] for row in rows[-4:] if "loss" in row]
+    return {
+        "loss": sum(last) / len(last) if last else float("nan"),
+        "skipped": sum(row["skipped"] for row in rows),
+        "grad_norm": max((row["grad_norm"] for row in rows if "grad_norm" in row), default=float("nan")),
+    }
+
+
+def cell(value: float) -> str:
+    """A figure in few letters."""
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
