@@ -44,8 +44,8 @@ class WandbWriter:
             )
         except wandb.Error as error:
             raise InputError(
-                f"training.wandb = {project!r}: {' '.join(str(error).split())} Log in by `wandb login`, "
-                "set WANDB_MODE=offline, or leave it empty."
+                f"training.wandb = {project!r}: {' '.join(str(error).split())} Or set WANDB_MODE=offline, "
+                "or leave training.wandb empty."
             ) from error
         known.write_text(self._run.id + "\n")
         self._image = wandb.Image
