@@ -86,11 +86,15 @@ def test_of_several_directories_those_without_a_run_are_passed_over(tmp_path, ca
     assert caplog.messages == [f"{tmp_path / 'logs'} is no run: passed over"]
 
 
-def test_names_begin_where_paths_begin_to_differ(tmp_path):
+def test_names_begin_where_paths_begin_to_differ(tmp_path, monkeypatch):
     runs = [write_run(tmp_path / name, steps=(1,)) for name in ("x/seed0", "x/seed1", "y/seed0")]
     assert [read.name for read in collect(runs)] == ["x/seed0", "x/seed1", "y/seed0"]
     assert common(runs)[0] == f"Runs of {tmp_path.name}" and common(runs)[1].resolve() == tmp_path
     assert common(runs[:1]) == ("seed0", runs[0])
+    monkeypatch.chdir(tmp_path / "x")
+    assert common(runs)[1] == tmp_path  # not ..
+    monkeypatch.chdir(tmp_path.parent)
+    assert str(common(runs)[1]) == tmp_path.name
 
 
 def test_of_many_grids_the_first_the_newest_and_some_between_are_shown(tmp_path):

@@ -154,6 +154,8 @@ def test_differences_of_configurations_are_columns(tmp_path):
     runs = collect([a, b])
     assert differing_keys(runs) == ["optimizer.learning_rate", "schedule.name"]
     said = text(written(a, b))
+    parallel, _ = sweep(runs, table(runs), ["data.flip"])
+    assert parallel["choices"][0]["options"][0]["data"][0]["dimensions"][0]["ticktext"] == ["false"]  # as in the table
     assert "Configuration: keys that differ" in said and "0.0002" in said and "cosine" in said
     assert [plot["title"] for plot in sweep(runs, table(runs), differing_keys(runs))] == [
         "Parallel coordinates",

@@ -90,7 +90,8 @@ def common(workdirs: list[pathlib.Path]) -> tuple[str, pathlib.Path]:
     if len(absolute) == 1:
         return next(iter(absolute)).name, workdirs[0]
     place = pathlib.Path(os.path.commonpath([path.parent for path in absolute]))
-    return f"Runs of {place.name}" if place.name else "Runs", pathlib.Path(os.path.relpath(place))
+    near = pathlib.Path(os.path.relpath(place))
+    return f"Runs of {place.name}" if place.name else "Runs", place if ".." in near.parts else near
 
 
 def short_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:

@@ -18,7 +18,7 @@ function draw(div) {
     for (const [key, value] of Object.entries(option.layout ?? {})) layout[key] = { ...layout[key], ...value };
   });
   data = data.map(trace => {
-    if (trace.type === "parcoords") return trace;
+    if (trace.type === "parcoords") return { ...trace, line: { ...trace.line, colorscale: [[0, colour("--c0")], [1, colour("--c1")]] } };
     const paint = colour(`--c${trace.meta % 10}`);
     return { ...trace, line: { ...trace.line, color: paint }, marker: { color: paint, size: 7 }, visible: !(spec.of_several_runs && hidden.has(trace.meta)) };
   });

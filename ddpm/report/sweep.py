@@ -6,6 +6,7 @@ import math
 
 from ddpm.config import differences, in_use
 from ddpm.report.collect import Collected, number
+from ddpm.report.markup import text
 from ddpm.report.plots import choice, plot, trace
 from ddpm.report.table import Table, heading, settings_that_vary
 
@@ -33,7 +34,8 @@ def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
         return []
     names = [html.escape(run.name) for run, _ in runs_and_rows]
     differing = settings_that_vary([row for _, row in runs_and_rows if row])
-    warning = f" (samples differ in {', '.join(differing)})" if differing else ""
+    told = ", ".join(key.removeprefix("sampler_options.") for key in differing)
+    warning = f" (samples differ in {told})" if differing else ""
     return [_parallel(settings, results, warning), _scatter(names, settings, results, warning)]
 
 
@@ -49,8 +51,7 @@ def _parallel(settings: dict[str, list], results: dict[str, list], warning: str)
         dimensions = [_dimension(key, [column[i] for i in shown]) for key, column in settings.items()]
         shown_figures = [figures[i] for i in shown]
         dimensions.append({"label": html.escape(label.partition(" (")[0]), "values": shown_figures})
-        line = {"color": shown_figures, "colorscale": "Viridis"}
-        options[label] = ([{"dimensions": dimensions, "line": line}], {})
+        options[label] = ([{"dimensions": dimensions, "line": {"color": shown_figures}}], {})
     width = 130 * (len(settings) + 1)
     choices = [choice("Figure", options)]
     return plot(
@@ -61,7 +62,7 @@ def _parallel(settings: dict[str, list], results: dict[str, list], warning: str)
 def _dimension(key: str, settings: list) -> dict:
     """An axis of parallel coordinates: a key's values in order, evenly spaced and named if they are few, else on a scale."""
     numeric = _is_numeric(settings)
-    named = settings if numeric else list(map(str, settings))
+    named = settings if numeric else list(map(text, settings))
     distinct = sorted(set(named))
     if numeric and len(distinct) > TICKS:
         if _scale(settings) == "linear":
@@ -80,7 +81,7 @@ def _scatter(names: list[str], settings: dict[str, list], results: dict[str, lis
     points = trace([], [], 0, "", mode="markers", text=names, hovertemplate=hover)
     keys = {}
     for key, values in settings.items():
-        x = values if _is_numeric(values) else [html.escape(str(value)) for value in values]
+        x = values if _is_numeric(values) else [html.escape(text(value)) for value in values]
         keys[key] = ([{"x": x}], {"xaxis": {"title": html.escape(key), "type": _scale(values)}})
     figures = {
         label: ([{"y": values}], {"yaxis": {"title": html.escape(label.partition(" (")[0])}})
