@@ -14,7 +14,6 @@ import numpy as np
 import ddpm
 from ddpm import build
 from ddpm.data.images import Dataset
-from ddpm.evaluate import Evaluator, of_run
 from ddpm.evaluation.metrics import HIGHER_IS_BETTER
 from ddpm.evaluation.sources import of_dataset
 
@@ -29,19 +28,13 @@ def main(workdir: pathlib.Path, num: int, features: str, step: int | None) -> bo
     config, name = run.config, build.data_name(run.config).removesuffix(":train")
     config.evaluation.update(metrics=METRICS, num=num, num_reference=0)
     config.evaluation.features.name = features
-    evaluator = Evaluator(config, build.dataset(config), print)
+    half.config.evaluation, evaluator = config.evaluation, run.evaluator()
     noise = np.random.default_rng(0).integers(0, 256, (num, *run.facts.shape), dtype=np.uint8)
-
-    def samples(of):
-        sampler, cache = of.sampler("ddim", 50), workdir / "evaluation"
-        about = dict(name=str(workdir), step=of.step, num=num, seed=0, when="afterwards")
-        source = of_run(sampler, of.params, of.choice("ddim", 50), of.facts.shape, cache / "samples", **about)
-        return evaluator.samples(source, cache / "features")
 
     compared = {
         f"held-out ({name}:test)": evaluator.images(f"{name}:test"),
-        f"step {run.step}": samples(run),
-        f"step {half.step}": samples(half),
+        f"step {run.step}": run.extracted(sampler="ddim", num_steps=50),
+        f"step {half.step}": half.extracted(sampler="ddim", num_steps=50),
         "uniform noise": evaluator.samples(of_dataset(Dataset(noise), "noise"), None),
     }
     figures = {about: evaluator(images)["figures"] for about, images in compared.items()}

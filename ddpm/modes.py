@@ -1,6 +1,7 @@
 """What the command does: train, sample, evaluate, report, prepare."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -169,35 +170,20 @@ def evaluate(
 ) -> int:
     """Figures of a run's samples, for each sampler and number of steps; adds them to workdir/evaluation.jsonl."""
     run = _open(config, workdir, **opening)
-    evaluator = Evaluator(run.config, build.dataset(run.config), _say)
-    directory = workdir / "evaluation"
     for name, steps in itertools.product(samplers, num_steps):
-        chosen = run.choice(name, steps)
-        source = of_run(
-            run.sampler(name, steps),
-            run.params,
-            chosen,
-            run.facts.shape,
-            directory / "samples",
-            name=str(workdir),
-            step=run.step,
-            num=run.config.evaluation.num,
-            seed=seed,
-            when="afterwards",
-        )
-        generated = evaluator.samples(source, directory / "features")
-        record = evaluator(generated)
-        records.store(workdir, record)
-        _print_record(record)
-        if evaluator.reference.source is not None:
-            pictures.save_png(directory / "neighbours.png", _neighbours(generated, evaluator.reference))
+        choice = dict(seed=seed, sampler=name, num_steps=steps)
+        _print_record(run.evaluate(**choice))
+        real = run.evaluator().reference
+        if real.source is not None:
+            picture = _neighbours(run.extracted(**choice), real)
+            pictures.save_png(workdir / "evaluation" / "neighbours.png", picture)
     print(f"written to {workdir}/evaluation.jsonl")
     return 0
 
 
 def evaluate_images(config: ConfigDict, name: str, out: pathlib.Path | None) -> int:
     """Figures of a folder, a .npz file or a data set against the data of an experiment; with `out`, its statistics only."""
-    evaluator = Evaluator(config, build.dataset(config), _say)
+    evaluator = Evaluator(config, build.dataset(config), functools.partial(print, flush=True))
     images = evaluator.images(name)
     if out is None:
         _print_record(evaluator(images))
@@ -238,10 +224,6 @@ def _open(
         run.config.sampler, run.config.evaluation, run.config.data = config.sampler, config.evaluation, config.data
     run.config.update_from_flattened_dict(changes)
     return run
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _print_record(record: dict) -> None:

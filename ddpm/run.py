@@ -1,5 +1,6 @@
 """A trained run, opened in a notebook: its configuration, EMA parameters, samples and denoiser."""
 
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -13,8 +14,9 @@ from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.diffusion.process import VP
 from ddpm.errors import InputError
-from ddpm.evaluate import best_figure
+from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
+from ddpm.evaluation.extract import Extracted
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
@@ -24,6 +26,7 @@ from ddpm.training import checkpoint, sharding
 class Run:
     """A model at a step of its training. Samples and figures are those of the EMA parameters.
 
+    workdir: where it lives.
     config: the experiment it was trained with.
     step: optimizer updates done, skipped ones included.
     facts: shape, number and classes of its data.
@@ -31,13 +34,13 @@ class Run:
     process: the forward process.
     """
 
-    def __init__(self, config: ConfigDict, facts: Facts, step: int, params: Any):
-        self.config, self.facts, self.step = config, facts, step
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, facts: Facts, step: int, params: Any):
+        self.workdir, self.config, self.facts, self.step = workdir, config, facts, step
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
         self.process: VP = build.process(config)
         self._network = build.network(config, facts.shape)
-        self._samplers = {}
+        self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(
             lambda params, x_t, t: denoiser(
                 self.process, lambda x, t: self._network.apply(params, x, t), clip=config.sampler.clip
@@ -80,6 +83,37 @@ class Run:
     def path(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """The same images on their way from noise: uint8 [num_steps + 1, num, height, width, channels]."""
         return self.sampler(**choice).path(self.params, num, seed=seed)
+
+    def evaluator(self) -> Evaluator:
+        """What compares this run's images with real ones by `config.evaluation`."""
+        wanted = self.config.evaluation.to_json(sort_keys=True) + self.config.data.to_json(sort_keys=True)
+        if wanted not in self._evaluators:
+            self._evaluators[wanted] = Evaluator(
+                self.config, build.dataset(self.config), functools.partial(print, flush=True)
+            )
+        return self._evaluators[wanted]
+
+    def extracted(self, *, seed: int = 0, **choice) -> Extracted:
+        """Images 0..config.evaluation.num-1 of a seed as metrics see them; kept in workdir/evaluation. `choice` is as for `sampler`."""
+        source = of_run(
+            self.sampler(**choice),
+            self.params,
+            self.choice(**choice),
+            self.facts.shape,
+            self.workdir / "evaluation" / "samples",
+            name=str(self.workdir),
+            step=self.step,
+            num=self.config.evaluation.num,
+            seed=seed,
+            when="afterwards",
+        )
+        return self.evaluator().samples(source, self.workdir / "evaluation" / "features")
+
+    def evaluate(self, *, seed: int = 0, **choice) -> dict:
+        """{'figures', 'provenance'} of these images by `config.evaluation`; adds them to workdir/evaluation.jsonl."""
+        record = self.evaluator()(self.extracted(seed=seed, **choice))
+        records.store(self.workdir, record)
+        return record
 
     def denoise(self, x_t: Data, t: Time) -> tuple[Data, Data]:
         """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t in 1..T, [batch] or one for all.
@@ -126,5 +160,5 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:
             continue
         facts = record["facts"]
         facts = Facts(tuple(facts["shape"]), facts["count"], tuple(facts["classes"]))
-        return Run(from_json(record["config"]), facts, candidate, params)
+        return Run(pathlib.Path(workdir), from_json(record["config"]), facts, candidate, params)
     raise InputError(f"no checkpoint in {directory} is intact.")

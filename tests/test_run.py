@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import REPO, TINY, run
+from conftest import TINY, run
 
 import ddpm
 from ddpm.errors import InputError
+from ddpm.evaluation import records
+from ddpm.sampling.batched import BatchedSampler
 from ddpm.training import checkpoint
 
 
@@ -85,14 +87,11 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
         ddpm.load(workdir, step=7)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Jupyter's own
-def test_the_notebook_runs(workdir, monkeypatch):
-    import nbclient
-    import nbformat
-
-    notebook = nbformat.read(REPO / "notebooks" / "load_and_sample.ipynb", as_version=4)
-    monkeypatch.setenv("DDPM_WORKDIR", str(workdir))
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(REPO)}}).execute()
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", {})]
-    assert len(pictures) >= 3
+def test_a_run_evaluates_itself_and_draws_no_sample_twice(workdir, monkeypatch):
+    opened = ddpm.load(workdir)
+    assert opened.config.evaluation.num == 40
+    record = opened.evaluate(seed=3, sampler="ddim", num_steps=4)
+    assert set(record["figures"]) == {"fd", "precision", "recall"}
+    assert record["provenance"]["generated"]["nfe"] == 4 and records.read(workdir)[-1] == record
+    monkeypatch.setattr(BatchedSampler, "batches", None)
+    assert ddpm.load(workdir).evaluate(seed=3, sampler="ddim", num_steps=4)["figures"] == record["figures"]
