@@ -1,10 +1,10 @@
 """Pickles that hold nothing but containers, numbers, strings and NumPy arrays; whatever else they name never runs."""
 
+import io
 import pathlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import BinaryIO
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def load(path: str | pathlib.Path) -> object:
 
 
 def read(
-    file: BinaryIO,
+    file: io.BufferedIOBase,
     also: Callable[[str, str], object] = lambda module, name: None,
     persistent: Callable[[tuple], object] | None = None,
 ) -> object:

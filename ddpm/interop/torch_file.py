@@ -5,7 +5,7 @@ import io
 import math
 import pathlib
 import zipfile
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -49,7 +49,8 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             "Save it with torch.save(model.state_dict(), path)."
         ) from None
     except Exception as error:  # of many kinds: a broken file fails anywhere
-        raise InputError(f"{path} cannot be read as a file of PyTorch ({error}). Copy it again.") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be read as a file of PyTorch ({why}). Copy it again.") from error
     if not arrays:
         raise InputError(f"{path} holds no tensors. Save it with torch.save(model.state_dict(), path).")
     return arrays
@@ -121,7 +122,7 @@ def _storage(record: tuple) -> _Storage:
     return _Storage(str(key), dtype, int(size))
 
 
-def _zip(file: BinaryIO) -> tuple[object, Any]:
+def _zip(file: io.BufferedIOBase) -> tuple[object, Any]:
     archive = zipfile.ZipFile(file)
     pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if not pickles:
@@ -144,7 +145,7 @@ def _zip(file: BinaryIO) -> tuple[object, Any]:
     return content, storages
 
 
-def _legacy(file: BinaryIO) -> tuple[object, Any]:
+def _legacy(file: io.BufferedIOBase) -> tuple[object, Any]:
     """Magic number, version, facts of the machine, the object, the order of the storages; then their numbers."""
     file.seek(0)
     if plain_pickle.read(file) != LEGACY_MAGIC:

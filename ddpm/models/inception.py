@@ -128,7 +128,7 @@ class InceptionV3(nn.Module):
     def __call__(self, pixels: Pixels) -> dict[str, Float[Array, "batch dims"]]:
         def layer(x, name, kind):
             if isinstance(kind, Pool):
-                return _pool(x, kind)
+                return pool(x, kind)
             if isinstance(kind, dict):
                 return jnp.concatenate([layer(x, name + side, conv) for side, conv in kind.items()], axis=-1)
             conv = nn.Conv(
@@ -163,29 +163,28 @@ class InceptionV3(nn.Module):
         return taps
 
 
-def _pool(x, pool):
-    """One axis after the other, by slices: on CPU several times faster than XLA's window reductions."""
-    combine = jnp.maximum if pool.kind == "max" else jnp.add
+def pool(x: Images, kind: Pool) -> Float[Array, "batch rows columns channels"]:
+    """A pool of features that are not negative, one axis after the other by slices: on CPU faster than XLA's windows."""
+    combine = jnp.maximum if kind.kind == "max" else jnp.add
     for axis in (1, 2):
-        if pool.stride == 1:  # of a ReLU: padding by 0 is no larger than anything
+        if kind.stride == 1:
             x = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)])
-        last = (x.shape[axis] - 3) // pool.stride * pool.stride
-        x, *others = (jax.lax.slice_in_dim(x, i, i + last + 1, pool.stride, axis) for i in range(3))
-        for other in others:
-            x = combine(x, other)
-    if pool.kind == "max":
+        last = (x.shape[axis] - 3) // kind.stride * kind.stride
+        first, second, third = (jax.lax.slice_in_dim(x, i, i + last + 1, kind.stride, axis) for i in range(3))
+        x = combine(combine(first, second), third)
+    if kind.kind == "max":
         return x
     counted = [np.convolve(np.ones(n), np.ones(3), "same") for n in x.shape[1:3]]
     return x / jnp.asarray(np.outer(*counted), jnp.float32)[None, :, :, None]
 
 
-def resize_as_tensorflow_1(images: Images, size: int) -> Images:
+def resize_as_tensorflow_1(images: Images, size: int) -> Float[Array, "batch {size} {size} channels"]:
     """Bilinear interpolation at i * height / size, with no half pixels and no filter: ResizeBilinear of TensorFlow 1."""
     for axis in (1, 2):
         n = images.shape[axis]
-        position = np.arange(size) * np.float32(n / size)
+        position = np.arange(size, dtype=np.float32) * np.float32(n / size)
         lower = position.astype(int)
-        weight = jnp.asarray(position - lower, jnp.float32).reshape(-1, *[1] * (3 - axis))
+        weight = jnp.asarray(np.expand_dims(position - lower, [i for i in range(4) if i != axis]), jnp.float32)
         below, above = (jnp.take(images, np.minimum(i, n - 1), axis) for i in (lower, lower + 1))
-        images = below + (above - below) * weight[None]
+        images = below + (above - below) * weight
     return images

@@ -1,12 +1,13 @@
 """What networks of colour photographs make of other images."""
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ddpm.errors import InputError
-from ddpm.shapes import Images, Pixels
+from ddpm.shapes import Pixels
 
 
-def three_channels(pixels: Pixels) -> Images:
+def three_channels(pixels: Pixels) -> Float[Array, "batch height width 3"]:
     """Bytes as float32; a grey image three times.
 
     Raises:
