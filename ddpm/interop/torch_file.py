@@ -148,6 +148,9 @@ def _zip(file: io.BufferedIOBase) -> tuple[object, Any]:
 def _legacy(file: io.BufferedIOBase) -> tuple[object, Any]:
     """Magic number, version, facts of the machine, the object, the order of the storages; then their numbers."""
     file.seek(0)
+    if file.read(1) != b"\x80":
+        raise ValueError("it is no whole zip, and no pickle")
+    file.seek(0)
     if plain_pickle.read(file) != LEGACY_MAGIC:
         raise ValueError("it opens as no file of torch.save does")
     plain_pickle.read(file)
