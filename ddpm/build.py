@@ -171,6 +171,30 @@ def train_step(config: ConfigDict, net: Network, tx: optax.GradientTransformatio
     return step.train_step(process(config), net.apply, tx, decay, accumulate=config.optimizer.accumulate, **options)
 
 
+def with_sampler(
+    config: ConfigDict,
+    sampler: str | None = None,
+    num_steps: int | None = None,
+    batch_size: int | None = None,
+    **options,
+) -> ConfigDict:
+    """A copy of a configuration with another choice in `config.sampler`; what is not given stays.
+
+    Args:
+      sampler: name of the algorithm, such as 'ddim'.
+      num_steps: transitions, 1..T.
+      batch_size: images that are drawn at once.
+      options: of the algorithm, such as eta.
+    """
+    config = ConfigDict(config.to_dict())
+    section = config.sampler
+    section.name = sampler or section.name
+    section.num_steps = section.num_steps if num_steps is None else num_steps
+    section.batch_size = section.batch_size if batch_size is None else batch_size
+    section[own_name(section)] = options_of(section) | options
+    return config
+
+
 def batched_sampler(
     config: ConfigDict, net: Network, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
 ) -> BatchedSampler:

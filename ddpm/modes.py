@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import sys
+import time
 import webbrowser
 from collections.abc import Sequence
 
@@ -58,6 +59,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         jax.eval_shape(init, build.init_key(config)),
     )
     evaluator, best = Evaluator(config, images), best_figure(config.evaluation)
+    evaluated = build.with_sampler(config, config.evaluation.sampler, config.evaluation.num_steps)
+    evaluated_samples = build.batched_sampler(evaluated, net, facts.shape, mesh)
     feed = build.batches(config, images, split=split, replicated=replicated)
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
@@ -88,12 +91,15 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 pictures.save_png(workdir / "samples" / f"{step:08d}{name}.png", sheet)
                 writer.image(step, f"samples{name}", sheet)
 
+        began, evaluating = time.monotonic(), []
+
         def figures(step: int, state: State) -> None:
+            start = time.monotonic()
             try:
                 source = of_run(
-                    samples,
+                    evaluated_samples,
                     state.ema_params,
-                    config,
+                    evaluated,
                     facts.shape,
                     None,
                     name=str(workdir),
@@ -108,6 +114,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 return
             records.store(workdir, made)
             writer.chart(step, {f"evaluation/{name}": value for name, value in made["figures"].items()})
+            evaluating.append(time.monotonic() - start)
 
         with ProgressBar(first, config.training.num_steps) as bar:
 
@@ -134,6 +141,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
             print(f"step {step} is saved in {workdir}; the same command goes on from there")
             return interrupt.EXIT_CODE
 
+    if evaluating:
+        share = sum(evaluating) / (time.monotonic() - began)
+        print(f"figures   {workdir}/evaluation.jsonl: {len(evaluating)} evaluation(s) took {share:.1%} of the time")
     pictures.save_loss_curve(workdir / "loss.png", metrics.read(workdir))
     print(f"loss      {workdir}/loss.png, {workdir}/metrics.jsonl, tensorboard --logdir {workdir}/tensorboard")
     if config.training.sample_every:

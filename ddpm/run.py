@@ -47,34 +47,13 @@ class Run:
             )(x_t, t)
         )
 
-    def sampler(
-        self, sampler: str | None = None, num_steps: int | None = None, batch_size: int | None = None, **options
-    ) -> BatchedSampler:
-        """What draws this run's images; what is not given is as in `config.sampler`.
-
-        Args:
-          sampler: name of the algorithm, such as 'ddim'.
-          num_steps: transitions, 1..T.
-          batch_size: images that are drawn at once.
-          options: of the algorithm, such as eta.
-        """
-        config = self.choice(sampler, num_steps, batch_size, **options)
+    def sampler(self, **choice) -> BatchedSampler:
+        """What draws this run's images; `choice` is as for `build.with_sampler`: sampler='ddim', num_steps=50, eta=0.5."""
+        config = build.with_sampler(self.config, **choice)
         wanted = config.sampler.to_json(sort_keys=True)
         if wanted not in self._samplers:
             self._samplers[wanted] = build.batched_sampler(config, self._network, self.facts.shape, self._mesh)
         return self._samplers[wanted]
-
-    def choice(
-        self, sampler: str | None = None, num_steps: int | None = None, batch_size: int | None = None, **options
-    ) -> ConfigDict:
-        """The run's configuration with another choice in `config.sampler`, as for `sampler`."""
-        config = ConfigDict(self.config.to_dict())
-        section = config.sampler
-        section.name = sampler or section.name
-        section.num_steps = section.num_steps if num_steps is None else num_steps
-        section.batch_size = section.batch_size if batch_size is None else batch_size
-        section[build.own_name(section)] = build.options_of(section) | options
-        return config
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -98,7 +77,7 @@ class Run:
         source = of_run(
             self.sampler(**choice),
             self.params,
-            self.choice(**choice),
+            build.with_sampler(self.config, **choice),
             self.facts.shape,
             self.workdir / "evaluation" / "samples",
             name=str(self.workdir),

@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
             evaluation=dict(
                 metrics=("fid", "pr"),  # functions of ddpm/evaluation/metrics.py
                 num=1000,  # samples; --num sets it
+                sampler="ddim",  # of the samples while training, and its steps; mode eval takes the section sampler
+                num_steps=50,
                 reference="",  # real images: a folder, .npz, statistics file, 'cifar10:test'; '' for the training images
                 num_reference=0,  # of the reference; 0 for all
                 best="fid",  # the metric whose best checkpoint is kept too, by evaluations while training; '' for none

@@ -39,7 +39,7 @@ def tiny():
     config.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
     config.optimizer.update(warmup_steps=2)
     config.training.update(batch_size=16, num_steps=6, log_every=2, sample_every=0, evaluate_every=0, save_every=3)
-    config.evaluation.update(num=24, num_reference=40)
+    config.evaluation.update(num=24, num_steps=3, num_reference=40)
     config.sampler.update(num_steps=5, batch_size=8)
     return config
 
@@ -56,6 +56,7 @@ TINY = [  # a run of the command that takes seconds
     "--config.training.sample_every=0",
     "--config.training.evaluate_every=0",
     "--config.evaluation.num=40",
+    "--config.evaluation.num_steps=3",
     "--config.evaluation.num_reference=100",
     "--config.optimizer.warmup_steps=5",
     "--config.sampler.num_steps=5",

@@ -67,7 +67,10 @@ def records(workdir):
 
 def test_training_evaluates_and_keeps_the_best(workdir):
     made = [row["provenance"]["generated"] for row in records(workdir)]
-    assert [(row["step"], row["num"], row["when"]) for row in made[:2]] == [(5, 40, "training"), (10, 40, "training")]
+    assert [(row["step"], row["num"], row["nfe"], row["when"]) for row in made[:2]] == [
+        (5, 40, 3, "training"),
+        (10, 40, 3, "training"),
+    ]
 
 
 def test_evaluation_prints_and_writes_its_figures(workdir):
