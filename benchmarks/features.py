@@ -20,6 +20,7 @@ import torch
 from ddpm.errors import InputError
 from ddpm.evaluation.features.inception import REMEDY, graph_names, inception
 from ddpm.interop.pretrained import find
+from ddpm.training import sharding
 
 
 class Stub(types.ModuleType):
@@ -58,8 +59,9 @@ def torch_network(folder: pathlib.Path) -> tuple[FeatureExtractorInceptionV3, st
     return FeatureExtractorInceptionV3("", ["2048"], feature_extractor_weights_path=file), str(file)
 
 
-def main(batch: int, rounds: int, size: int) -> None:
-    """Prints images a second: median and best of the rounds."""
+def main(batch: int, rounds: int, size: int, devices: int) -> None:
+    """Prints images a second: median and best of the rounds; ours on so many devices that share the cores."""
+    jax.config.update("jax_num_cpu_devices", devices)
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     with tempfile.TemporaryDirectory() as folder:
@@ -67,14 +69,17 @@ def main(batch: int, rounds: int, size: int) -> None:
         channels_last, _ = torch_network(pathlib.Path(folder))
         network = inception(file)
     channels_last = channels_last.to(memory_format=torch.channels_last)
-    params, apply = jax.device_put(network.params), jax.jit(lambda params, x: network.apply(params, x)["pool"])
+    mesh = sharding.data_mesh()
+    split, replicated = sharding.split(mesh), sharding.replicated(mesh)
+    params = jax.device_put(network.params, replicated)
+    apply = jax.jit(lambda params, x: network.apply(params, x)["pool"], in_shardings=(replicated, split))
 
     def run_torch(network):
         with torch.inference_mode():
             return network(tensor)[0].numpy()
 
     runs = {
-        "ours": lambda: np.asarray(apply(params, images)),
+        "ours": lambda: np.asarray(apply(params, jax.device_put(images, split))),
         "torch-fidelity": lambda: run_torch(theirs),
         "torch-fidelity, channels last": lambda: run_torch(channels_last),
     }
@@ -87,7 +92,9 @@ def main(batch: int, rounds: int, size: int) -> None:
             run()
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - start_cpu)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}, torch {torch.__version__}")
+    print(
+        f"{os.cpu_count()} cores, {devices} devices, load {os.getloadavg()[0]:.1f}, jax {jax.__version__}, torch {torch.__version__}"
+    )
     print(f"batch {batch} of {size} x {size}, {rounds} rounds; pool differs by {difference:.1e} of its largest value")
     for name, times in wall.items():
         ratio = statistics.median(times) / statistics.median(wall["ours"])
@@ -99,6 +106,6 @@ def main(batch: int, rounds: int, size: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("batch", 16), ("rounds", 7), ("size", 32)):
+    for name, default in (("batch", 16), ("rounds", 7), ("size", 32), ("devices", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     main(**vars(parser.parse_args()))

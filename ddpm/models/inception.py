@@ -28,7 +28,7 @@ class Conv(NamedTuple):
 class Pool(NamedTuple):
     """A pool of 3 x 3: 'average', which does not count the padding, or 'max'."""
 
-    kind: str
+    of: str
     stride: int = 1
 
 
@@ -165,14 +165,14 @@ class InceptionV3(nn.Module):
 
 def pool(x: Images, kind: Pool) -> Float[Array, "batch rows columns channels"]:
     """A pool of features that are not negative, one axis after the other by slices: on CPU faster than XLA's windows."""
-    combine = jnp.maximum if kind.kind == "max" else jnp.add
+    combine = jnp.maximum if kind.of == "max" else jnp.add
     for axis in (1, 2):
         if kind.stride == 1:
             x = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)])
         last = (x.shape[axis] - 3) // kind.stride * kind.stride
         first, second, third = (jax.lax.slice_in_dim(x, i, i + last + 1, kind.stride, axis) for i in range(3))
         x = combine(combine(first, second), third)
-    if kind.kind == "max":
+    if kind.of == "max":
         return x
     counted = [np.convolve(np.ones(n), np.ones(3), "same") for n in x.shape[1:3]]
     return x / jnp.asarray(np.outer(*counted), jnp.float32)[None, :, :, None]

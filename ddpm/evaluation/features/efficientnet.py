@@ -32,7 +32,7 @@ def efficientnet(path: str = "") -> FeatureNetwork:
     model = EfficientNetLite0()
     blank = jnp.zeros((1, 32, 32, 3), jnp.uint8)
     expected = jax.eval_shape(lambda: model.init(jax.random.key(0), blank))["params"]
-    params = {name: weights.conv(*_theirs(name)) for name in expected if name != "classes"}
+    params = {name: weights.conv(*their_names(name)) for name in expected if name != "classes"}
     params["classes"] = {"kernel": weights["_fc.weight"].T, "bias": weights["_fc.bias"]}
     weights.check(params, expected)
 
@@ -43,8 +43,8 @@ def efficientnet(path: str = "") -> FeatureNetwork:
     return FeatureNetwork("efficientnet", weights.sha256, rule, ("pool", "logits"), params, small_batches(apply))
 
 
-def _theirs(name):
-    """The convolution and the norm of a layer of ours in the state dict."""
+def their_names(name: str) -> tuple[str, str]:
+    """Of a layer of ours: the names of the convolution and of the norm in the state dict."""
     block, _, part = name.rpartition(".")
     conv, norm = {
         "stem": ("_conv_stem", "_bn0"),
