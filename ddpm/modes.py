@@ -30,6 +30,7 @@ from ddpm.run import Run, load
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State, init_state
+from ddpm.training.wandb_writer import WandbWriter
 
 PREVIEW_IMAGES, PREVIEW_PATHS, PREVIEW_SEED = 64, 8, 0
 EVALUATION_SEED = 1
@@ -75,7 +76,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
             best=lambda: records.best_step(workdir, best) if best else None,
         )
         first, state = checkpoints.restore(abstract) or (0, init(build.init_key(config)))
-        writer = metrics.Metrics(workdir, first)
+        project = config.training.wandb
+        also = [WandbWriter(workdir, project, record["config"])] if project else []
+        writer = metrics.Metrics(workdir, first, also)
         height, width, channels = facts.shape
         size = sum(leaf.size for leaf in jax.tree.leaves(abstract.params))
         print(f"data   {config.data.name}: {facts.count} images of {height} x {width} x {channels}")

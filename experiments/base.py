@@ -70,6 +70,7 @@ def get_config() -> ConfigDict:
                 save_every=5_000,  # and at the end
                 keep=2,  # newest checkpoints kept
                 keep_every=0,  # keep also multiples of this; 0 for none
+                wandb="",  # project of Weights & Biases that figures go to as well; '' for none
                 max_skipped=20,  # batches in a row without a finite loss before the run stops
             ),
             sampler=dict(

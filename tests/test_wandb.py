@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ddpm.errors import InputError
+from ddpm.training.metrics import Metrics
 from ddpm.training.wandb_writer import WandbWriter
 
 
@@ -82,3 +83,15 @@ def test_the_package_itself_offline(tmp_path, monkeypatch):
         len(list((tmp_path / "wandb").glob(f"offline-run-*/run-{name}.wandb"))) == 2
     )  # `wandb sync` makes one run of both
     assert len(list((tmp_path / "wandb").glob("offline-run-*/files/media/images/samples_*.png"))) == 2
+
+
+def test_what_training_writes_goes_to_the_other_writers_too(tmp_path, monkeypatch):
+    wandb = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    writer = Metrics(tmp_path, 0, [WandbWriter(tmp_path, "project", {})])
+    writer.scalars(1, {"loss": 0.5})
+    writer.chart(1, {"evaluation/fd": 2.0})
+    writer.image(1, "samples", np.zeros((4, 4, 3), np.uint8))
+    writer.close()
+    assert wandb.logged == [(1, {"loss": 0.5}), (1, {"evaluation/fd": 2.0}), (1, {"samples": ("image", (4, 4, 3))})]
+    assert wandb.finished == 1

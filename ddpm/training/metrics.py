@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,9 +33,11 @@ class Metrics:
 
     Args:
       step: the step the run goes on from; what an interrupted run wrote beyond it is dropped.
+      also: other writers of figures and pictures, such as a WandbWriter.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int):
+    def __init__(self, workdir: pathlib.Path, step: int, also: Sequence = ()):
+        self._also = also
         self.path = workdir / "metrics.jsonl"
         kept = "".join(json.dumps(row) + "\n" for row in read(workdir) if row["step"] <= step)
         fresh = self.path.with_suffix(".new")
@@ -56,18 +59,24 @@ class Metrics:
         self.chart(step, figures)
 
     def chart(self, step: int, figures: dict[str, float | int]) -> None:
-        """Shows figures that are kept elsewhere, in TensorBoard alone."""
+        """Shows figures that are kept elsewhere, in TensorBoard and by the other writers alone."""
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
+        for writer in self._also:
+            writer.scalars(step, figures)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Shows uint8 pixels [height, width, channels] in TensorBoard."""
         self._board.add_image(name, pixels, step, dataformats="HWC")
+        for writer in self._also:
+            writer.image(step, name, pixels)
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Flushes and closes all."""
         self._lines.close()
         self._board.close()
+        for writer in self._also:
+            writer.close()
 
 
 def read(workdir: pathlib.Path) -> list[dict]:
