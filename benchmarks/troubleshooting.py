@@ -1,7 +1,7 @@
-"""The effects told in docs/troubleshooting.md, measured: `python benchmarks/troubleshooting.py runs/troubleshooting`
+"""What each switch does to which symptom, measured: `python benchmarks/troubleshooting.py runs/troubleshooting`
 
 Trains experiments/digits.py for 800 steps as it is and with one switch at a time, draws 500 samples of each and compares
-them with 1,000 training images by their pixels. What is already there is not computed again. Prints the tables of the document.
+them with 1,000 training images by their pixels. What is already there is not computed again. Prints a table a symptom.
 """
 
 import json
