@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import urllib.request
 
 import jax
 import pytest
@@ -28,6 +30,21 @@ def x64():
     """Double precision, for exact formulas."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No connection; returns the addresses that were tried."""
+    tried = []
+
+    def refuse(address, *_, **__):
+        tried.append(address)
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    return tried
 
 
 @pytest.fixture

@@ -5,89 +5,20 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 
 import numpy as np
 import pytest
 import tensorflow_datasets
 from conftest import REPO
-from data_sets import BLUE, RED, as_a_set, mistake, noise
-from PIL import Image
-from tensorflow_datasets import features
+from data_sets import BLUE, as_a_set, mistake
+from tfds_sets import COLOUR, GREY
 
 from ddpm.data.images import Facts
 from ddpm.data.pipeline import in_memory
 from ddpm.data.tfds import prepare, tfds
-
-
-def tfds_set(name, examples, its_features):
-    """Tells TFDS of a set: examples {split: [{feature: value}]} and what makes its features."""
-
-    class Set(tensorflow_datasets.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tensorflow_datasets.core.Version("1.0.0")
-
-        def _info(self):
-            return tensorflow_datasets.core.DatasetInfo(builder=self, features=features.FeaturesDict(its_features()))
-
-        def _split_generators(self, _):
-            return {split: enumerate(rows) for split, rows in examples.items()}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    return type(name, (Set,), {"name": name, "__module__": __name__})
-
-
-def with_labels(images):
-    return [{"image": Image.fromarray(image), "label": i % 2} for i, image in enumerate(images)]
-
-
-def striped(height, width):
-    """Blue where the middle is cut out, red where not."""
-    pixels = np.full((height, width, 3), RED, np.uint8)
-    pixels[(height - 20) // 2 : (height + 20) // 2, (width - 20) // 2 : (width + 20) // 2] = BLUE
-    return Image.fromarray(pixels)
-
-
-COLOUR = noise(0, 30, 6, 7, 3)
-GREY = noise(1, 4, 8, 8, 1)
-
-tfds_set(
-    "ddpm_colour",
-    {"train": with_labels(COLOUR[:20]), "test": with_labels(COLOUR[20:])},
-    lambda: {"image": features.Image(shape=(6, 7, 3)), "label": features.ClassLabel(names=["cat", "dog"])},
-)
-tfds_set(
-    "ddpm_grey",
-    {"train": [{"image": image, "label": "no class"} for image in GREY]},
-    lambda: {"image": features.Tensor(shape=(8, 8, 1), dtype=np.uint8), "label": features.Text()},
-)
-tfds_set(
-    "ddpm_sizes",
-    {"train": [{"image": striped(*size)} for size in ((20, 60), (60, 20), (20, 20))]},
-    lambda: {"image": features.Image()},
-)
-tfds_set(
-    "ddpm_transparent",
-    {"train": [{"image": Image.new("RGBA", (9, 12), (255, 0, 0, 51))}]},
-    lambda: {"image": features.Image(shape=(None, None, 4))},
-)
-tfds_set(
-    "ddpm_words",
-    {"train": [{"text": "a", "number": 1}]},
-    lambda: {"text": features.Text(), "number": features.Scalar(np.int32)},
-)
-tfds_set(
-    "ddpm_floats",
-    {"train": [{"image": np.zeros((8, 8, 1), np.float32)}]},
-    lambda: {"image": features.Tensor(shape=(8, 8, 1), dtype=np.float32)},
-)
-tfds_set("ddpm_never_prepared", {"train": with_labels(COLOUR)}, lambda: {"image": features.Image()})
-tfds_set("ddpm_needs_tensorflow", {"train": [{"image": COLOUR[0]}]}, lambda: {"image": features.Image()})
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +33,6 @@ def prepared(tmp_path_factory):
         return dict(dataset=dataset, data_dir=data_dir)
 
     return prepared
-
-
-@pytest.fixture
-def offline(monkeypatch):
-    """No connection; returns the addresses that were tried."""
-    tried = []
-
-    def refuse(address, *_, **__):
-        tried.append(address)
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(urllib.request, "getproxies", dict)
-    return tried
 
 
 def test_labels_are_the_classes_of_the_images(prepared):
@@ -269,68 +185,6 @@ def test_a_broken_tfds_record_is_named(copied):
         rf"record \d+ in {re.escape(str(path))} cannot be read \(Corrupted .+\)\. "
         r"Remove that folder and run the same command with --mode prepare\.",
         mistake(tfds, **where),
-    )
-
-
-def test_prepare_offline_is_told_at_once(tmp_path, offline):
-    since = time.monotonic()
-    assert mistake(prepare, dataset="cifar10", data_dir=str(tmp_path)) == (
-        "cifar10 is downloaded from www.cs.toronto.edu, which cannot be reached (Network is unreachable). "
-        f"Connect, or copy a prepared set to {tmp_path}/cifar10/3.0.2."
-    )
-    assert time.monotonic() - since < 3
-    assert offline == [("www.cs.toronto.edu", 443)]
-
-
-def test_prepare_asks_the_ports_that_are_used_and_is_content_with_one(tmp_path, offline, monkeypatch):
-    urls = [
-        "http://a.example/1.zip",
-        "https://b.example/2.zip",
-        "https://b.example:8443/3.zip",
-        "ftp://c.example/4.zip",
-    ]
-    colour = tensorflow_datasets.builder_cls("ddpm_colour")
-    monkeypatch.setattr(colour, "url_infos", dict.fromkeys(urls))
-    where = dict(dataset="ddpm_colour", data_dir=str(tmp_path))
-    assert mistake(prepare, **where) == (
-        "ddpm_colour is downloaded from a.example, b.example, c.example, which cannot be reached (Network is "
-        f"unreachable). Connect, or copy a prepared set to {tmp_path}/ddpm_colour/1.0.0."
-    )
-    assert offline == [("a.example", 80), ("b.example", 443), ("b.example", 8443), ("c.example", 21)]
-
-    def one_answers(address, timeout):
-        assert timeout <= 5
-        if address != ("b.example", 443):
-            raise OSError("Network is unreachable")
-        return socket.socket()
-
-    monkeypatch.setattr(socket, "create_connection", one_answers)
-    assert prepare(**where) == f"ddpm_colour is prepared in {tmp_path}/ddpm_colour/1.0.0"
-
-
-def test_prepare_behind_a_proxy_asks_no_host(tmp_path, offline, monkeypatch):
-    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"https": "http://proxy.example:3128"})
-    monkeypatch.setattr(tensorflow_datasets.builder_cls("ddpm_colour"), "url_infos", {"https://a.example/1.zip": None})
-    where = dict(dataset="ddpm_colour", data_dir=str(tmp_path))
-    assert prepare(**where) == f"ddpm_colour is prepared in {tmp_path}/ddpm_colour/1.0.0"
-    assert not offline
-
-
-def test_prepare_without_tensorflow_says_so_where_it_is_needed(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    assert mistake(prepare, dataset="ddpm_needs_tensorflow", data_dir=str(tmp_path)) == (
-        "TFDS needs TensorFlow to prepare ddpm_needs_tensorflow: pip install 'ddpm[prepare]'. "
-        "Training does not need it, so another environment may prepare the set."
-    )
-
-
-def test_prepare_passes_on_what_tfds_says(tmp_path, monkeypatch):
-    def fail(self, **_):
-        raise AssertionError("Manual directory is empty.\n  Put there: a.zip")
-
-    monkeypatch.setattr(tensorflow_datasets.builder_cls("ddpm_colour"), "download_and_prepare", fail)
-    assert mistake(prepare, dataset="ddpm_colour", data_dir=str(tmp_path)) == (
-        "TFDS could not prepare ddpm_colour: AssertionError: Manual directory is empty. Put there: a.zip"
     )
 
 

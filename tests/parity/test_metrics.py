@@ -1,6 +1,5 @@
 """Frechet distance, KID, precision and recall and Inception score against pytorch-fid and torch-fidelity."""
 
-import sys
 import types
 
 import numpy as np
@@ -13,29 +12,6 @@ from ddpm.evaluation.inception_score import inception_score
 from ddpm.evaluation.kid import kid
 from ddpm.evaluation.moments import Moments
 from ddpm.evaluation.precision_recall import precision_recall
-
-
-class Stub(types.ModuleType):
-    """A module in which any name is an empty class: for imports of what is not called here."""
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return sys.modules.get(f"{self.__name__}.{name}") or type(name, (), {})
-
-
-@pytest.fixture(scope="module")
-def theirs():
-    """Imports a module of theirs without torchvision, which would replace PyTorch's small build by a large one."""
-    before = set(sys.modules)
-    names = ["torchvision", *(f"torchvision.{name}" for name in ("datasets", "models", "transforms"))]
-    for name in [*names, "torchvision.transforms.functional", "pytorch_fid.inception"]:
-        sys.modules.setdefault(name, Stub(name))
-    sys.modules["pytorch_fid.inception"].InceptionV3 = types.SimpleNamespace(BLOCK_INDEX_BY_DIM={2048: 3})
-    yield lambda name: pytest.importorskip(name, reason=f"parity needs {name}: make parity")
-    for name in set(sys.modules) - before:
-        if name.startswith(("torch_fidelity", "pytorch_fid", "torchvision")):
-            del sys.modules[name]
 
 
 @pytest.fixture
