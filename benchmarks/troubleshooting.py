@@ -14,6 +14,9 @@ TRAINED = {  # name: what differs from experiments/digits.py
     "as it is": "",
     "learning_rate 0.2, clip_norm off": "optimizer.learning_rate=0.2 optimizer.clip_norm=1e9",
     "learning_rate 0.2": "optimizer.learning_rate=0.2",
+    "learning_rate 0.02": "optimizer.learning_rate=0.02",
+    "learning_rate 0.02, no warm-up": "optimizer.learning_rate=0.02 optimizer.warmup_steps=0",
+    "adam.eps 0": "optimizer.adam.eps=0.0",
     "channels 8": "model.unet.channels=8",
     "channels 48": "model.unet.channels=48",
     "dropout 0.3": "model.unet.dropout=0.3",
@@ -29,7 +32,14 @@ SAMPLED = {  # of the run as it is
     **{f"ddim {n} steps": f"sampler.name=ddim sampler.num_steps={n}" for n in (10, 25, 50)},
 }
 SYMPTOMS = {
-    "Instability, NaN": ("as it is", "learning_rate 0.2", "learning_rate 0.2, clip_norm off"),
+    "Instability, NaN": (
+        "as it is",
+        "learning_rate 0.02",
+        "learning_rate 0.02, no warm-up",
+        "learning_rate 0.2",
+        "learning_rate 0.2, clip_norm off",
+        "adam.eps 0",
+    ),
     "Blurry samples": ("as it is", "channels 8", "channels 48", "dropout 0.3"),
     "Colour shift": ("as it is", "ema.decay 0.9999, no warmup", "ema.decay 0 (no EMA)", "clip off"),
     "Slow sampling": (
@@ -40,39 +50,47 @@ SYMPTOMS = {
     ),
     "Schedule and noise": ("as it is", "linear schedule", "T 100", "variance beta"),
 }
-COLUMNS = {
-    "loss": lambda run, made: run["loss"],
-    "skipped": lambda run, made: run["skipped"],
-    "max grad norm": lambda run, made: run["grad_norm"],
-    "fd": lambda run, made: made["figures"]["fd"],
-    "precision": lambda run, made: made["figures"]["precision"],
-    "recall": lambda run, made: made["figures"]["recall"],
-    "sharpness": lambda run, made: made["figures"]["sharpness"],
-    "mean drift": lambda run, made: made["figures"]["mean_drift_grey"],
-    "spread drift": lambda run, made: made["figures"]["spread_drift_grey"],
-    "memorised": lambda run, made: made["figures"]["memorised"],
-    "NFE": lambda run, made: made["provenance"]["generated"]["nfe"],
+COLUMNS = {  # where a record has it
+    "loss": "loss",
+    "skipped": "skipped",
+    "max grad norm": "grad_norm",
+    "fd": "figures.fd",
+    "precision": "figures.precision",
+    "recall": "figures.recall",
+    "sharpness": "figures.sharpness",
+    "mean drift": "figures.mean_drift_grey",
+    "spread drift": "figures.spread_drift_grey",
+    "memorised": "figures.memorised",
+    "NFE": "provenance.generated.nfe",
 }
 
 
 def main(place: pathlib.Path) -> None:
     """Trains, evaluates and prints."""
+    place.mkdir(parents=True, exist_ok=True)
     for name, changes in TRAINED.items():
         steps = f"training.num_steps={STEPS} training.sample_every={STEPS} training.evaluate_every=0 {KEPT}"
-        if not (place / slug(name) / "samples" / "path.png").exists():
-            command(place / slug(name), *overrides(f"{steps} {changes}"))
-    measured = {name: evaluate(place / slug(name)) for name in TRAINED}
-    measured |= {name: evaluate(place / slug("as it is"), *overrides(changes)) for name, changes in SAMPLED.items()}
+        if not (place / slug(name) / "metrics.jsonl").exists():
+            command(place / slug(name), *overrides(f"{steps} {changes}"), may_fail=name == "adam.eps 0")
+    trained = {name: evaluate(place / slug(name)) for name in TRAINED if (place / slug(name) / "loss.png").exists()}
+    measured = {name: training(place / slug(name)) | trained.get(name, {}) for name in TRAINED}
+    base = place / slug("as it is")
+    measured |= {name: training(base) | evaluate(base, *overrides(changes)) for name, changes in SAMPLED.items()}
     for symptom, names in SYMPTOMS.items():
         print(f"\n{symptom}\n\n| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
         for name in names:
-            run, made = training(place / slug(name if name in TRAINED else "as it is")), measured[name]
-            print(f"| {name} | {' | '.join(cell(column(run, made)) for column in COLUMNS.values())} |")
+            print(f"| {name} | {' | '.join(cell(look_up(measured[name], path)) for path in COLUMNS.values())} |")
     print("\nA loss that looks flat\n\n| step | loss of the 200 steps before | fd |\n|---|---|---|")
     for step in (200, 400, 600, 800):
-        rows = [row["loss"] for row in metrics(place / slug("as it is")) if step - 200 < row["step"] <= step]
-        fd = evaluate(place / slug("as it is"), f"--step={step}")["figures"]["fd"]
-        print(f"| {step} | {sum(rows) / len(rows):.3f} | {fd:.3f} |")
+        rows = [row["loss"] for row in metrics(base) if step - 200 < row["step"] <= step]
+        print(f"| {step} | {sum(rows) / len(rows):.3f} | {evaluate(base, f'--step={step}')['figures']['fd']:.3f} |")
+
+
+def look_up(record: dict, path: str) -> float | None:
+    """A value of a record; None where it has none."""
+    for key in path.split("."):
+        record = record.get(key, {})
+    return None if record == {} else record
 
 
 def slug(name: str) -> str:
@@ -85,11 +103,11 @@ def overrides(changes: str) -> list[str]:
     return [f"--config.{change}" for change in changes.split()]
 
 
-def command(workdir: pathlib.Path, *flags: str) -> None:
+def command(workdir: pathlib.Path, *flags: str, may_fail: bool = False) -> None:
     """Runs ddpm's command as a user would; without --config flags, by the run's own configuration."""
     config = ["--config=experiments/digits.py"] if any(flag.startswith("--config.") for flag in flags) else []
     command = [sys.executable, "-m", "ddpm.main", *config, "--workdir", str(workdir), *flags]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=not may_fail, stdout=subprocess.DEVNULL)
 
 
 def evaluate(workdir: pathlib.Path, *flags: str) -> dict:
@@ -108,14 +126,16 @@ def training(workdir: pathlib.Path) -> dict:
     rows = metrics(workdir)
     last = [row["loss"] for row in rows[-4:] if "loss" in row]
     return {
-        "loss": sum(last) / len(last) if last else float("nan"),
+        "loss": sum(last) / len(last) if last else None,
         "skipped": sum(row["skipped"] for row in rows),
-        "grad_norm": max((row["grad_norm"] for row in rows if "grad_norm" in row), default=float("nan")),
+        "grad_norm": max((row["grad_norm"] for row in rows if "grad_norm" in row), default=None),
     }
 
 
-def cell(value: float) -> str:
+def cell(value: float | None) -> str:
     """A figure in few letters."""
+    if value is None:
+        return ""
     return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 

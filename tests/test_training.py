@@ -289,13 +289,15 @@ def test_an_interruption_saves_the_step_it_came_in():
 
 
 def test_a_run_of_batches_that_are_not_finite_stops_with_its_steps_and_a_remedy():
+    seen = Recorded(finite=lambda batch: batch < 4)
     with pytest.raises(InputError) as caught:
-        Recorded(finite=lambda batch: batch < 4).run()
+        seen.run()
     assert str(caught.value) == (
         "loss or gradient was not finite for 3 batches in a row, steps 5 to 7; they were skipped and parameters, EMA and "
         "checkpoints are as before. Lower optimizer.learning_rate or optimizer.clip_norm, look at the data, or use float32 "
         "instead of bfloat16; then run the same command."
     )
+    assert sum(figures["skipped"] for _, figures in seen.logged) == 4  # what came of them is in the report: 5 to 8
 
 
 def test_single_batches_that_are_not_finite_are_counted_and_left_out_of_the_averages():

@@ -149,12 +149,15 @@ def train(
                 window.append(figures)
         step += n
         # Wait for all but the newest dispatch, so that an interruption and what is not finite are soon heeded.
-        _check_skipped(int(np.ravel(window[-2:][0]["skipped"])[-1]), step - (n if window[1:] else 0), plan)
+        in_a_row = int(np.ravel(window[-2:][0]["skipped"])[-1])
+        hopeless = (
+            _not_finite(in_a_row, step - (n if window[1:] else 0), plan) if in_a_row >= plan.max_skipped else None
+        )
         if step == first + n:
             jax.block_until_ready(state)
             since, compiled = time.monotonic(), len(window)  # the first dispatch compiles
 
-        if plan.due(step, plan.log_every):
+        if hopeless or plan.due(step, plan.log_every):
             window = jax.device_get(window)
             batches = sum(np.size(figures["loss"]) for figures in window[compiled:])
             rate = batches * plan.batch_size / (time.monotonic() - since)
@@ -164,13 +167,14 @@ def train(
         else:
             progress(step, {})
             window = window if plan.log_every else window[-1:]
+        if hopeless:
+            raise hopeless
 
 
-def _check_skipped(in_a_row: int, step: int, plan: Plan) -> None:
-    if in_a_row >= plan.max_skipped:
-        first = step - -(-in_a_row // plan.accumulate)
-        raise InputError(
-            f"loss or gradient was not finite for {in_a_row} batches in a row, steps {first + 1} to {step}; they were "
-            "skipped and parameters, EMA and checkpoints are as before. Lower optimizer.learning_rate or "
-            "optimizer.clip_norm, look at the data, or use float32 instead of bfloat16; then run the same command."
-        )
+def _not_finite(in_a_row: int, step: int, plan: Plan) -> InputError:
+    first = step - -(-in_a_row // plan.accumulate)
+    return InputError(
+        f"loss or gradient was not finite for {in_a_row} batches in a row, steps {first + 1} to {step}; they were "
+        "skipped and parameters, EMA and checkpoints are as before. Lower optimizer.learning_rate or "
+        "optimizer.clip_norm, look at the data, or use float32 instead of bfloat16; then run the same command."
+    )
