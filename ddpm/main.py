@@ -68,6 +68,8 @@ def _run(more: list[str]) -> int:
         raise InputError(
             f"{more[0]!r} is no flag: --mode {mode} takes nothing else; only --mode report takes several runs."
         )
+    if config is not None:
+        sharding.split_cpu(config.training.cpu_devices)
     if mode == "prepare":
         return modes.prepare(config)
     if mode == "eval" and IMAGES.value:
@@ -81,7 +83,6 @@ def _run(more: list[str]) -> int:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
     workdir = pathlib.Path(WORKDIR.value)
     if mode == "train":
-        sharding.split_cpu(config.training.cpu_devices)
         return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
     if mode == "report":
         return modes.report([workdir, *map(pathlib.Path, more)], pathlib.Path(OUT.value) if OUT.value else None)
