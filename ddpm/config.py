@@ -91,6 +91,6 @@ def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str
     if fatal and not accept:
         raise InputError(
             f"{workdir} holds another experiment: {'; '.join(fatal)}. Give its own configuration, another --workdir, "
-            "or --accept_changes to go on with its parameters all the same."
+            "or --accept_changes to go on with its parameters all the same, if they fit."
         )
     return named

@@ -15,6 +15,7 @@ from ddpm import config as configs
 from ddpm import modes
 from ddpm.cache import cache_directory
 from ddpm.errors import InputError, unknown_name
+from ddpm.train import train
 from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
@@ -83,7 +84,7 @@ def _run(more: list[str]) -> int:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
     workdir = pathlib.Path(WORKDIR.value)
     if mode == "train":
-        return modes.train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
+        return train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
     if mode == "report":
         return modes.report([workdir, *map(pathlib.Path, more)], pathlib.Path(OUT.value) if OUT.value else None)
     opening = dict(step=_step(STEP.value), accept_changes=ACCEPT_CHANGES.value)

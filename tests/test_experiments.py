@@ -11,7 +11,7 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, config, data, main, models, modes, sampling
+from ddpm import build, config, data, main, models, sampling, train
 from ddpm.data.images import Dataset
 from ddpm.diffusion import schedules
 from ddpm.errors import InputError
@@ -121,11 +121,11 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
             seen.add(f"{sections[id(self)]}.{key}".removeprefix("."))
         return read(self, key)
 
-    monkeypatch.setattr(modes, "to_json", lambda c: {})
-    monkeypatch.setattr(modes.loop, "train", lambda state, *args, evaluate, **kwargs: evaluate(1, state) or (1, state))
-    monkeypatch.setattr(modes.pictures, "save_loss_curve", lambda *args: None)
+    monkeypatch.setattr(train, "to_json", lambda c: {})
+    monkeypatch.setattr(train.loop, "train", lambda state, *args, evaluate, **kwargs: evaluate(1, state) or (1, state))
+    monkeypatch.setattr(train.pictures, "save_loss_curve", lambda *args: None)
     monkeypatch.setattr(ConfigDict, "__getitem__", recorded)
-    modes.train(tiny, tmp_path, accept_changes=False)
+    train.train(tiny, tmp_path, accept_changes=False)
     monkeypatch.undo()
     elsewhere = inspect.getsource(main)
     for key, _ in leaves(tiny):

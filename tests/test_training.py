@@ -16,6 +16,7 @@ from ddpm.errors import InputError
 from ddpm.rng import stream
 from ddpm.training import loop, sharding
 from ddpm.training.optimizer import optimizer
+from ddpm.training.interrupt import Interrupted
 from ddpm.training.state import init_state
 from ddpm.training.step import by_quarter, ema_decay, train_step
 
@@ -246,15 +247,15 @@ class Recorded:
             figures["skipped"] = np.zeros(batches, int)
         return dataclasses.replace(state, batch=state.batch + batches, skipped=jnp.asarray(skipped)), figures
 
-    def run(self, state=None, stop=lambda: False, steps_per_dispatch=1, **options):
+    def run(self, state=None, stop=lambda: False, steps_per_dispatch=1, evaluate=None, **options):
         return loop.train(
             state or init_state({"a": jnp.zeros(())}, optax.sgd(0.1)),
             self.steps,
             iter(lambda: None, 1),
             plan(**options),
             steps_per_dispatch=steps_per_dispatch,
-            evaluate=lambda step, state: self.evaluated.append(step),
-            save=lambda step, state: self.saved.append(step),
+            evaluate=evaluate or (lambda step, state: self.evaluated.append(step)),
+            save=lambda step, state: step in self.saved or self.saved.append(step),
             preview=lambda step, state: self.previewed.append(step),
             progress=lambda step, figures: figures and self.logged.append((step, figures)),
             interrupted=stop,
@@ -280,6 +281,31 @@ def test_the_loop_counts_accumulated_batches_as_one_step():
     seen = Recorded()
     step, state = seen.run(accumulate=3)
     assert (step, int(state.batch)) == (10, 30) and seen.saved == [5, 10]
+
+
+def test_a_step_is_saved_before_its_figures_and_samples_and_an_interruption_cuts_these_short():
+    seen, told = Recorded(), []
+
+    def evaluate(step, state):
+        assert seen.saved[-1] == step
+        told.append(step)
+        raise Interrupted
+
+    step, _ = seen.run(evaluate=evaluate, stop=lambda: bool(told), evaluate_every=4, sample_every=4)
+    assert (step, seen.saved, seen.previewed, told) == (4, [4], [], [4])
+
+
+def test_what_a_killed_run_left_undone_at_its_last_step_is_done_on_resuming():
+    state = dataclasses.replace(init_state({"a": jnp.zeros(())}, optax.sgd(0.1)), batch=np.int32(8))
+    seen = Recorded()
+    seen.run(state, evaluate_every=4, sample_every=8)
+    assert seen.evaluated == [8, 10] and seen.previewed == [8, 10]
+
+
+@pytest.mark.parametrize(("accumulate", "steps"), [(1, "5 to 7"), (2, "3 to 4"), (4, "2 to 2")])
+def test_the_steps_that_were_not_finite_are_counted_in_steps(accumulate, steps):
+    with pytest.raises(InputError, match=f"for 3 batches in a row, steps {steps};"):
+        Recorded(finite=lambda batch: batch < 4).run(accumulate=accumulate, log_every=0)
 
 
 def test_an_interruption_saves_the_step_it_came_in():

@@ -3,6 +3,7 @@
 Orbax restores a flipped byte without a word and never falls back to an older step; both are done here.
 """
 
+import contextlib
 import dataclasses
 import errno
 import importlib.metadata
@@ -92,6 +93,11 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._write_error(error) from error
+
+    def close(self) -> None:
+        """Waits for what is being written, whatever becomes of it, and ends Orbax's threads."""
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()
         self._manager.close()
 
     def restore(self, abstract: State) -> tuple[int, State] | None:

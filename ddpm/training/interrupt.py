@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator
 EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
 
 
+class Interrupted(Exception):
+    """Raised by what takes long, such as sampling, to come back to the loop that saves and leaves."""
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Gives a function that tells whether SIGTERM or SIGINT has come; a SIGINT after that ends the process at once."""

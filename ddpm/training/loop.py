@@ -1,5 +1,6 @@
 """The training loop, and what it compiles."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -12,6 +13,7 @@ import numpy as np
 from ddpm.data.pipeline import Feed
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import stream
+from ddpm.training.interrupt import Interrupted
 from ddpm.training.metrics import average
 from ddpm.training.state import State
 
@@ -99,8 +101,8 @@ def train(
     plan: Plan,
     *,
     steps_per_dispatch: int,
-    evaluate: Callable[[int, State], None],
     save: Callable[[int, State], None],
+    evaluate: Callable[[int, State], None],
     preview: Callable[[int, State], None],
     progress: Callable[[int, dict], None],
     interrupted: Callable[[], bool],
@@ -112,9 +114,9 @@ def train(
       steps: as `compile_steps` makes it.
       given: what each dispatch is given to draw its batches from.
       steps_per_dispatch: steps in one dispatch where nothing is due in between.
-      evaluate: computes figures; a checkpoint follows, so that the best can be kept.
-      save: starts to write a checkpoint.
-      preview: draws samples.
+      save: starts to write a checkpoint, unless it is there.
+      evaluate: computes figures of a step that was just saved, unless they are there; may raise Interrupted.
+      preview: draws samples, likewise.
       progress: told every step, and its figures where they are due.
       interrupted: whether to save and leave.
     Returns:
@@ -125,18 +127,23 @@ def train(
     step = int(state.batch) // plan.accumulate
     first, window, since, compiled = step, [], time.monotonic(), 0
     while True:
-        stop = interrupted()
         # Before the next batch is drawn: all see state `step` and change nothing in it.
-        paused = time.monotonic()
-        evaluated = step > first and plan.due(step, plan.evaluate_every) and not stop
-        if evaluated:
-            evaluate(step, state)
-        if stop or evaluated or step >= plan.num_steps or plan.due(step, plan.save_every):
-            save(step, state)
-        if step > first and plan.due(step, plan.sample_every) and not stop:
-            preview(step, state)
+        paused, last = time.monotonic(), step >= plan.num_steps
+        evaluated = step and plan.due(step, plan.evaluate_every)
+        if evaluated or last or plan.due(step, plan.save_every):
+            save(
+                step, state
+            )  # first: what follows takes long, and an interruption may be no more than a minute's notice
+        with contextlib.suppress(Interrupted):
+            if evaluated and not interrupted():
+                evaluate(step, state)
+            if plan.due(step, plan.sample_every) and not interrupted():
+                preview(step, state)
         since += time.monotonic() - paused
-        if stop or step >= plan.num_steps:
+        stop = interrupted()
+        if stop:
+            save(step, state)
+        if stop or last:
             return step, state
 
         n = steps_per_dispatch if steps_per_dispatch <= plan.until_due(step) else 1
@@ -149,10 +156,10 @@ def train(
                 window.append(figures)
         step += n
         # Wait for all but the newest dispatch, so that an interruption and what is not finite are soon heeded.
-        in_a_row = int(np.ravel(window[-2:][0]["skipped"])[-1])
-        hopeless = (
-            _not_finite(in_a_row, step - (n if window[1:] else 0), plan) if in_a_row >= plan.max_skipped else None
-        )
+        newest, known = window[-1]["skipped"], window[-2:][0]["skipped"]
+        known_batches = step * plan.accumulate - (np.size(newest) if known is not newest else 0)
+        in_a_row = int(np.ravel(known)[-1])
+        hopeless = _not_finite(in_a_row, known_batches, plan) if in_a_row >= plan.max_skipped else None
         if step == first + n:
             jax.block_until_ready(state)
             since, compiled = time.monotonic(), len(window)  # the first dispatch compiles
@@ -160,9 +167,8 @@ def train(
         if hopeless or plan.due(step, plan.log_every):
             window = jax.device_get(window)
             batches = sum(np.size(figures["loss"]) for figures in window[compiled:])
-            rate = batches * plan.batch_size / (time.monotonic() - since)
-            figures = average(window) | {"images_per_second": rate}
-            progress(step, figures)
+            rate = {"images_per_second": batches * plan.batch_size / (time.monotonic() - since)} if batches else {}
+            progress(step, average(window) | rate)
             window, since, compiled = [], time.monotonic(), 0
         else:
             progress(step, {})
@@ -171,10 +177,10 @@ def train(
             raise hopeless
 
 
-def _not_finite(in_a_row: int, step: int, plan: Plan) -> InputError:
-    first = step - -(-in_a_row // plan.accumulate)
+def _not_finite(in_a_row: int, batch: int, plan: Plan) -> InputError:
+    first, last = (-(-b // plan.accumulate) for b in (batch - in_a_row + 1, batch))
     return InputError(
-        f"loss or gradient was not finite for {in_a_row} batches in a row, steps {first + 1} to {step}; they were "
+        f"loss or gradient was not finite for {in_a_row} batches in a row, steps {first} to {last}; they were "
         "skipped and parameters, EMA and checkpoints are as before. Lower optimizer.learning_rate or "
         "optimizer.clip_norm, look at the data, or use float32 instead of bfloat16; then run the same command."
     )

@@ -1,5 +1,6 @@
 """Figures of training: averaged over a window of steps, then to metrics.jsonl and TensorBoard."""
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -72,11 +73,10 @@ class Metrics:
             writer.image(step, name, pixels)
 
     def close(self) -> None:
-        """Flushes and closes all."""
-        self._lines.close()
-        self._board.close()
-        for writer in self._also:
-            writer.close()
+        """Flushes and closes all, as far as a full disk lets it."""
+        for writer in (self._lines, self._board, *self._also):
+            with contextlib.suppress(OSError):
+                writer.close()
 
 
 def read(workdir: pathlib.Path) -> list[dict]:

@@ -35,6 +35,7 @@ def optimizer(
             raise InputError(f"{name} = {value} must be {'at least 1' if low else 'positive'}.")
     if warmup_steps < 0:
         raise InputError(f"warmup_steps = {warmup_steps} is negative; 0 means no warm-up.")
-    rate = optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else learning_rate
+    # A schedule without warm-up too: the same state, so that a run may change its mind.
+    rate = optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else lambda count: learning_rate
     tx = optax.chain(optax.clip_by_global_norm(clip_norm), method(rate))
     return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx

@@ -46,7 +46,9 @@ class ProgressBar:
             self._told = True
         if not figures:
             return
-        text = f"loss {figures.get('loss', float('nan')):.4f}  {figures['images_per_second']:.0f} img/s"
+        text = f"loss {figures.get('loss', float('nan')):.4f}"
+        if "images_per_second" in figures:
+            text += f"  {figures['images_per_second']:.0f} img/s"
         if figures["skipped"]:
             text += f"  {figures['skipped']} skipped"
         self._bar.update(self._task, figures=text)
