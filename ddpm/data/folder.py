@@ -31,6 +31,10 @@ class ImageFiles(Sequence):
         except Exception as error:
             raise _unreadable(path, error) from error
 
+    def content(self, i: int) -> bytes:
+        """The bytes of file i."""
+        return self.paths[i].read_bytes()
+
 
 def folder(*, path: str, size: int = 64, channels: int = 3) -> Dataset:
     """Every image below a folder, resized and centre-cropped to size x size; classes are its sub-folders.

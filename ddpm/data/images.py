@@ -1,7 +1,10 @@
 """A set of images and its facts, which come from the data and from nowhere else."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -22,7 +25,8 @@ class Dataset:
     """Images by random access: `images[i]` is uint8 [height, width, channels], `len(images)` their number.
 
     Args:
-      images: a uint8 array [count, height, width, channels], or a sequence that reads image i when asked.
+      images: a uint8 array [count, height, width, channels], or a sequence that reads image i when asked; its
+        `content(i)`, where it has one, are the bytes that image i is made from.
       classes: names of the classes; empty if there are none.
       labels: the class of each image, an index into `classes`; None where it is not known.
     Raises:
@@ -53,3 +57,14 @@ class Dataset:
     def nbytes(self) -> int:
         """Bytes of all images in memory."""
         return self.images[0].nbytes * len(self.images)
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of every image in its order: of its pixels, or of its `content`."""
+        content = getattr(self.images, "content", lambda i: np.ascontiguousarray(self.images[i]))
+        sha = hashlib.sha256(str(self.facts.shape).encode())
+        with ThreadPoolExecutor() as threads:
+            each = map if isinstance(self.images, np.ndarray) else threads.map  # threads are for what is read
+            for digest in each(lambda i: hashlib.sha256(content(i)).digest(), range(len(self.images))):
+                sha.update(digest)
+        return sha.hexdigest()[:16]

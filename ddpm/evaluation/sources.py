@@ -70,17 +70,8 @@ def of_dataset(dataset: Dataset, name: str, num: int | None = None) -> Source:
         for start in range(first, len(chosen), BATCH):
             yield pick(range(start, min(start + BATCH, len(chosen))))
 
-    about = {"kind": "data set", "name": name, "num": len(chosen), "of": facts.count, "sha256": fingerprint(dataset)}
+    about = {"kind": "data set", "name": name, "num": len(chosen), "of": facts.count, "sha256": dataset.sha256}
     return Source(about, len(chosen), facts.shape, read, pick)
-
-
-def fingerprint(dataset: Dataset, images: int = 256) -> str:
-    """16 hexadecimal digits of the SHA-256 of the number of images and of `images` of them, evenly spread."""
-    spread = np.unique(np.linspace(0, len(dataset.images) - 1, images).astype(int))
-    sha = hashlib.sha256(str(len(dataset.images)).encode())
-    for i in spread:
-        sha.update(np.ascontiguousarray(dataset.images[int(i)]).tobytes())
-    return sha.hexdigest()[:16]
 
 
 def of_samples(

@@ -14,7 +14,7 @@ from ddpm.data.images import Dataset
 from ddpm.data.pipeline import in_memory
 from ddpm.data.pixels import to_images
 from ddpm.evaluation.network import FeatureNetwork
-from ddpm.evaluation.sources import fingerprint
+from ddpm.evaluation.sources import digest
 from ddpm.models.classifier import SmallClassifier
 from ddpm.rng import stream
 
@@ -35,7 +35,12 @@ def classifier(*, dataset: Dataset, steps: int = 500) -> FeatureNetwork:
     model = SmallClassifier(4 if labels is None else len(dataset.classes))
     shape = dataset.facts.shape
     abstract = jax.eval_shape(lambda: _init(model, shape))
-    file = cache_directory("classifiers") / f"{fingerprint(dataset)}-{steps}.npz"
+    taught = {
+        "images": dataset.sha256,
+        "labels": None if labels is None else labels.tolist(),
+        "classes": dataset.classes,
+    }
+    file = cache_directory("classifiers") / f"{digest(taught)}-{steps}.npz"
     params = _load(file, abstract)
     if params is None:
         params = _train(model, dataset, labels, steps)
