@@ -6,14 +6,16 @@ from ddpm.errors import check_at_least
 from ddpm.evaluation.points import as_points
 
 
-def inception_score(logits: np.ndarray, *, splits: int = 10) -> tuple[float, float]:
+def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int | None = 2020) -> tuple[float, float]:
     """exp(E_x KL(p(y|x) || p(y))) = exp(H(y) - E_x H(y|x)): mean and standard deviation over splits of n / 10 images.
 
     From 1, all images alike to the classifier, to the number of classes.
 
     Args:
-      logits: [n, classes], in random order: a split that lacks classes scores less.
-      splits: consecutive parts of equal size, to one image.
+      logits: [n, classes].
+      splits: parts of equal size, to one image.
+      seed: of the order they are cut from, as full sets lie class by class and a part that lacks classes scores less; by
+        default torch-fidelity's. None takes them as they come.
     Raises:
       InputError: fewer images than splits, or logits that are not finite.
 
@@ -22,6 +24,8 @@ def inception_score(logits: np.ndarray, *, splits: int = 10) -> tuple[float, flo
     check_at_least(1, splits=splits)
     logits = as_points(logits, "logits", splits)
     n = len(logits)
+    if seed is not None:
+        logits = logits[np.random.RandomState(seed).permutation(n)]
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     scores = []
