@@ -39,12 +39,18 @@ def test_chunks_grow_and_are_found_again(tmp_path):
     np.testing.assert_array_equal(np.concatenate(list(again.read("a", 0, 9))), np.arange(9))
 
 
-def test_a_broken_chunk_is_dropped_with_what_follows(tmp_path):
+@pytest.mark.parametrize("place", [None, 0, 30, 70, 200, -30, -5])
+def test_a_broken_chunk_is_dropped_with_what_follows(tmp_path, place):
     chunks = Chunks(tmp_path)
     for first, last in itertools.pairwise([0, 3, 5, 9]):
         chunks.append({"a": np.arange(first, last)})
     broken = tmp_path / "000000003-000000005.npz"
-    broken.write_bytes(broken.read_bytes()[:50])
+    content = bytearray(broken.read_bytes())
+    if place is None:
+        del content[50:]
+    else:
+        content[place] ^= 255
+    broken.write_bytes(content)
     again = Chunks(tmp_path)
     assert again.rows(100) == 3
     again.append({"a": np.arange(3, 6)})
@@ -92,8 +98,12 @@ def test_an_interrupted_sampling_goes_on_where_it_stopped(tmp_path):
 
 
 def test_samples_that_are_not_finite_are_counted_and_refused(tmp_path):
-    told = mistake(lambda: list(samples(Drawn(broken=(5, 6)), tmp_path).read(0)))
-    assert told.startswith("2 of 4 samples from index 4 on are not finite: no figure is computed. Sample with float32")
+    for _ in range(2):  # those before are kept, and count
+        assert mistake(lambda: list(samples(Drawn(broken=(5, 6, 9)), tmp_path).read(0))) == (
+            "3 of 10 samples are not finite: no figure is computed. Sample with sampler.clip=True, in more steps "
+            "(--num_steps), or from an earlier checkpoint (--step)."
+        )
+    assert Chunks(tmp_path).rows(10) == 4
 
 
 def test_a_reference_is_a_fixed_draw_and_known_by_its_pixels():
@@ -144,6 +154,24 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path, monkeypatc
     np.testing.assert_allclose(again.features["pool"], IMAGES.reshape(150, -1) / 255, atol=1e-7)
     extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
     assert read == [64, 64, 22]
+
+
+def test_features_without_their_samples_are_completed(tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "CHUNK", 4)
+    part = samples(Drawn(), tmp_path / "samples").read
+
+    def stops(first):
+        yield next(part(first))
+        raise KeyboardInterrupt
+
+    whole = samples(Drawn(), None)
+    halting = sources.Source(whole.about, whole.num, whole.shape, stops, whole.pick)
+    with pytest.raises(KeyboardInterrupt):
+        extract(halting, pixels(), ["pool"], batch_size=8, cache=tmp_path)
+    for first in (3, 4, 10):
+        assert [i for batch in samples(Drawn(), None).read(first) for i in batch[:, 0, 0, 0]] == list(range(first, 10))
+    found = extract(whole, pixels(), ["pool"], batch_size=8, cache=tmp_path)  # whose samples are drawn anew
+    np.testing.assert_allclose(found.features["pool"][:, 0] * 255, range(10), atol=1e-5)
 
 
 def test_what_is_known_of_the_pixels():

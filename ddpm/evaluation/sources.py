@@ -92,17 +92,21 @@ def of_samples(
     check_at_least(1, num=num)
 
     def read(first):
-        stored = chunks.rows(num)
-        yield from chunks.read("images", first, min(stored, num))
+        stored, broken = chunks.rows(num), 0
+        yield from chunks.read("images", first, stored)
         for images, finite in draw(stored):
-            if not finite.all():
-                raise InputError(
-                    f"{(~finite).sum()} of {len(finite)} samples from index {stored} on are not finite: no figure is "
-                    "computed. Sample with float32 (--config.model.unet.dtype=float32) and sampler.clip, or more steps."
-                )
+            broken += int((~finite).sum())
+            if broken:  # all are counted, none is kept
+                continue
             chunks.append({"images": images})
-            yield images[max(first - stored, 0) :]
             stored += len(images)
+            if stored > first:
+                yield images[max(first - stored, -len(images)) :]
+        if broken:
+            raise InputError(
+                f"{broken} of {num} samples are not finite: no figure is computed. Sample with sampler.clip=True, in more "
+                "steps (--num_steps), or from an earlier checkpoint (--step)."
+            )
 
     def pick(indices):
         images = np.concatenate(list(read(0)))
