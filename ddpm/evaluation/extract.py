@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import hashlib
+import operator
 import pathlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,28 @@ class Pixels(NamedTuple):
     sharpness: float
 
 
+class Features(Mapping):
+    """Features by tap; those of all images are in memory only while they are used."""
+
+    def __init__(self, chunks: Chunks, taps: Sequence[str], num: int):
+        self._chunks, self._taps, self._num = chunks, taps, num
+
+    def __getitem__(self, tap: str) -> np.ndarray:
+        if tap not in self._taps:
+            raise KeyError(tap)
+        return np.concatenate(list(self.pieces(tap)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._taps)
+
+    def __len__(self) -> int:
+        return len(self._taps)
+
+    def pieces(self, tap: str) -> Iterator[np.ndarray]:
+        """The features of a tap, piece by piece."""
+        return self._chunks.read(tap, 0, self._num)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Extracted:
     """What metrics see of a set of images.
@@ -44,13 +67,19 @@ class Extracted:
 
     about: dict
     moments: Callable[[str], Moments]
-    features: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     known_pixels: Pixels | None = None
     source: Source | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(height, width, channels) of the images; None where a file of statistics does not say."""
+        shape = self.about.get("images", self.about).get("shape")
+        return tuple(shape) if shape else None
+
     def with_images(self, images: "Extracted") -> "Extracted":
         """These moments, with the images, and what is known only from images, of another."""
-        return dataclasses.replace(images, about=self.about | {"images": images.about["num"]}, moments=self.moments)
+        return dataclasses.replace(images, about=self.about | {"images": images.about}, moments=self.moments)
 
     def of(self, tap: str, metric: str) -> np.ndarray:
         """The features of a tap.
@@ -98,8 +127,10 @@ def of_statistics(path: str | pathlib.Path, network: FeatureNetwork) -> Extracte
     sha = hashlib.sha256(pathlib.Path(path).expanduser().read_bytes()).hexdigest()[:16]
     num = next((m.n for m in read.moments.values()), None)
     about = {"kind": "statistics", "name": str(path), "form": read.form, "num": num, "sha256": sha}
+    if "images" in read.provenance:
+        about["images"] = read.provenance["images"]
     features = {"pool": read.features.astype(np.float32)} if read.features is not None else {}
-    return Extracted(about | read.provenance.get("images", {}), moments, features)
+    return Extracted(about, moments, features)
 
 
 def extract(
@@ -141,14 +172,15 @@ def extract(
                 )
         if pending:
             _flush(chunks, pending, source)
-    read = {name: np.concatenate(list(chunks.read(name, 0, source.num))) for name in (*taps, *PIXEL_ROWS)}
+    read = {name: np.concatenate(list(chunks.read(name, 0, source.num))) for name in PIXEL_ROWS}
     about = source.about | {"pixels_sha256": hashlib.sha256(read["crc32"].tobytes()).hexdigest()[:16]}
     pixels = Pixels(
         colours_of(read["sums"], read["products"], pixels=source.shape[0] * source.shape[1]),
         float(read["sharpness"].mean()),
     )
-    moments = functools.cache(lambda tap: Moments.of(read[tap]))
-    return Extracted(about, moments, {tap: read[tap] for tap in taps}, pixels, source)
+    features = Features(chunks, taps, source.num)
+    moments = functools.cache(lambda tap: functools.reduce(operator.add, map(Moments.of, features.pieces(tap))))
+    return Extracted(about, moments, features, pixels, source)
 
 
 PIXEL_ROWS = ("crc32", "sums", "products", "sharpness")

@@ -71,6 +71,7 @@ def of_dataset(dataset: Dataset, name: str, num: int | None = None) -> Source:
             yield pick(range(start, min(start + BATCH, len(chosen))))
 
     about = {"kind": "data set", "name": name, "num": len(chosen), "of": facts.count, "sha256": dataset.sha256}
+    about["shape"] = [*facts.shape]
     return Source(about, len(chosen), facts.shape, read, pick)
 
 
@@ -112,7 +113,7 @@ def of_samples(
         images = np.concatenate(list(read(0)))
         return images[np.asarray(indices)]
 
-    return Source({"kind": "run", **about, "num": num}, num, shape, read, pick)
+    return Source({"kind": "run", **about, "num": num, "shape": [*shape]}, num, shape, read, pick)
 
 
 def params_digest(params: Any) -> str:

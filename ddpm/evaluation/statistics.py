@@ -76,12 +76,13 @@ def _from_npz(path: pathlib.Path) -> Statistics:
     try:
         with NpzFile(path, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
-    except Exception as error:  # of many kinds: zipfile's, zlib's, NumPy's, tokenize's
+        provenance = json.loads(str(arrays["provenance"])) if "provenance" in arrays else None
+    except Exception as error:  # of many kinds: zipfile's, zlib's, NumPy's, tokenize's, json's
         raise InputError(f"{path} cannot be read as a .npz file ({error}). Copy or compute it again.") from error
-    if "provenance" in arrays:
+    if provenance is not None:
         taps = [name.removesuffix(".n") for name in arrays if name.endswith(".n")]
         moments = {tap: _moments(path, arrays, f"{tap}.mean", f"{tap}.cov", int(arrays[f"{tap}.n"])) for tap in taps}
-        return Statistics("ddpm", moments, provenance=json.loads(str(arrays["provenance"])))
+        return Statistics("ddpm", moments, provenance=provenance)
     moments = {tap: _moments(path, arrays, *names) for tap, names in FOREIGN_TAPS.items() if names[0] in arrays}
     images = arrays.get("arr_0")
     if images is not None and (images.dtype != np.uint8 or images.ndim != 4):
