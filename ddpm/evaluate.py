@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm import build
@@ -14,14 +16,21 @@ from ddpm.data.folder import folder
 from ddpm.data.images import Dataset
 from ddpm.data.npz import npz
 from ddpm.errors import InputError
-from ddpm.evaluation import metrics, records, sources, statistics
+from ddpm.evaluation import features, metrics, records, sources, statistics
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.extract import Extracted, extract, of_statistics
 from ddpm.evaluation.frechet import small_sample_warning
-from ddpm.evaluation.network import FeatureNetwork
+from ddpm.evaluation.network import FeatureNetwork, named
+from ddpm.evaluation.points import check_same_dimension
 from ddpm.evaluation.sources import Source
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.training import checkpoint
+
+FILES = (".npz", ".pkl")  # of images or statistics
+REMEDIES = {  # for what a feature network may lack
+    ("inception", "logits"): "this file has no class head; --inception PATH takes one that has: torch-fidelity's "
+    "weights-inception-2015-12-05-6726825d.pth, pytorch-fid's pt_inception-2015-12-05-6726825d.pth, NVIDIA's TorchScript."
+}
 
 
 class Evaluator:
@@ -32,7 +41,7 @@ class Evaluator:
       dataset: the experiment's data.
       progress: told a line now and then.
     Raises:
-      InputError: an unknown metric.
+      InputError: an unknown metric or feature network, or a file of the reference that cannot be read.
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, progress: Callable[[str], None] = lambda line: None):
@@ -40,6 +49,9 @@ class Evaluator:
         self._config, self._dataset, self._progress = config, dataset, progress
         self.metrics = {name: build.find("metric", metrics.__name__, name) for name in section.metrics}
         self._taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
+        build.find("feature network", features.__name__, section.features.name)
+        if section.reference.endswith(FILES):  # told before a training starts, not at its first evaluation
+            statistics.read(section.reference)
 
     def write_statistics(self, file: pathlib.Path, images: Extracted) -> None:
         """Writes the moments of images' features, to be a reference later."""
@@ -49,47 +61,92 @@ class Evaluator:
 
     @functools.cached_property
     def network(self) -> FeatureNetwork:
-        """The feature network."""
-        return build.feature_network(self._config, self._dataset)
+        """The feature network.
+
+        Raises:
+          InputError: it has not what a metric needs.
+        """
+        network = build.feature_network(self._config, self._dataset)
+        for name, metric in self.metrics.items():
+            if not set(metric.taps) <= set(network.taps):
+                raise InputError(
+                    f"feature network {network.name} has no '{metric.taps[0]}', only {', '.join(network.taps)}. Without "
+                    f"it there is no {name}: {REMEDIES.get((network.name, *metric.taps), 'choose another network.')}"
+                )
+        return network
 
     @functools.cached_property
     def reference(self) -> Extracted:
         """The real images, or the statistics of a file."""
         return self._seen(self._config.evaluation.reference, self._config.evaluation.num_reference or None)
 
-    def images(self, name: str) -> Extracted:
-        """Images of a folder, a file or a data set, to be evaluated."""
-        return self._seen(name, self._config.evaluation.num or None)
+    @functools.cached_property
+    def training(self) -> Extracted:
+        """All images that the experiment trains on, whatever the reference: copies may be of any of them."""
+        section = self._config.evaluation
+        return self._seen("", None) if section.reference or section.num_reference else self.reference
+
+    def images(self, name: str, num: int | None = None) -> Extracted:
+        """`num` images of a folder, a file or a data set, to be evaluated; None for all."""
+        return self._seen(name, num)
 
     def samples(self, source: Source, cache: pathlib.Path | None) -> Extracted:
-        """Samples of a run, to be evaluated."""
+        """Samples of a run, to be evaluated.
+
+        Raises:
+          InputError: what is found in vain once they are drawn, as for `__call__`.
+        """
+        self._check(source.about["name"], source.num, source.shape)
         return self._extract(source, cache)
 
     def __call__(self, generated: Extracted) -> dict:
         """The record of all metrics: figures and provenance.
 
         Raises:
-          InputError: images of another shape, or what a metric needs is not there.
+          InputError: images of another shape, too few of them, or what a metric needs is not there; before any figure.
         """
         real = self.reference
-        if generated.source and real.source and generated.source.shape != real.source.shape:
-            raise InputError(
-                f"{generated.about['name']} holds images of {generated.source.shape}, {real.about['name']} of "
-                f"{real.source.shape} (height, width, channels): no figure compares them. Resize one of them, and say so."
-            )
-        figures = {}
+        if generated.source:
+            self._check(generated.about["name"], generated.source.num, generated.shape)
+        for name, metric in self.metrics.items():
+            _check_known(generated, metric.generated, metric.taps, name)
+        figures, settings = {}, {}
         for name, metric in self.metrics.items():
             if name in ("fid", "sfid"):
                 (tap,) = metric.taps
                 warning = small_sample_warning(generated.moments(tap), real.moments(tap))
                 if warning:
                     logging.warning("%s: %s", name, warning)
-            figures |= metric(generated, real)
-        figures = {metrics.named(name, self.network.name): value for name, value in figures.items()}
-        return records.record(figures, generated, real, self.network, checkpoint.versions())
+            against = getattr(self, metric.against)
+            figures |= metric(generated, against)
+            settings[name] = metric.settings | ({"training": against.about} if metric.against == "training" else {})
+        figures = {named(name, self.network.name): value for name, value in figures.items()}
+        return records.record(figures, generated, real, self.network, settings, checkpoint.versions())
+
+    def _check(self, name: str, num: int, shape: tuple[int, int, int]) -> None:
+        blank = jax.ShapeDtypeStruct((1, *shape), np.uint8)
+        seen = jax.eval_shape(self.network.apply, self.network.params, blank)
+        for metric_name, metric in self.metrics.items():
+            real = getattr(self, metric.against)
+            if real.shape not in (None, shape):
+                raise InputError(
+                    f"{name} holds images of {shape}, {real.about['name']} of {real.shape} (height, width, "
+                    "channels): no figure compares them. Resize one of them, and say so."
+                )
+            _check_known(real, metric.real, metric.taps, metric_name)
+            if metric.real == "moments" or (metric.real and not real.source):  # of a file
+                for tap in metric.taps:
+                    check_same_dimension(len(real.moments(tap).mean), seen[tap].shape[-1])
+            counted = [(num, name)]
+            if metric.real == "features":
+                counted.append((real.source.num if real.source else real.about["num"], real.about["name"]))
+            least = metric.least(seen["pool"].shape[-1])
+            for count, of in counted:
+                if count < least:
+                    raise InputError(f"{metric_name} needs {least} images or more, and there are {count} of {of}.")
 
     def _seen(self, name: str, num: int | None) -> Extracted:
-        if name.endswith((".npz", ".pkl")):
+        if name.endswith(FILES):
             file = statistics.read(name)
             if file.images is None:
                 return of_statistics(name, self.network)
@@ -103,6 +160,17 @@ class Evaluator:
     def _extract(self, source: Source, cache: pathlib.Path | None) -> Extracted:
         batch_size = self._config.evaluation.batch_size
         return extract(source, self.network, self._taps, batch_size=batch_size, cache=cache, progress=self._progress)
+
+
+def _check_known(images: Extracted, what: str, taps: tuple[str, ...], metric: str) -> None:
+    """Raises InputError where it is not known of images what a metric needs."""
+    if what == "pixels":
+        images.pixels(metric)
+    for tap in taps:
+        if what == "moments":
+            images.moments(tap)
+        elif what == "features" and tap not in set(images.features):  # of a set: to look one up reads it
+            images.of(tap, metric)
 
 
 def best_figure(section: ConfigDict) -> str | None:
@@ -119,7 +187,7 @@ def best_figure(section: ConfigDict) -> str | None:
             "'' keeps no best checkpoint."
         )
     metric = build.find("metric", metrics.__name__, section.best)
-    return metrics.named(metric.ranks, section.features.name)
+    return named(metric.ranks, section.features.name)
 
 
 def named_dataset(name: str, config: ConfigDict) -> Dataset:
@@ -173,7 +241,7 @@ def of_run(
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }
-    drawn = sources.digest(about | {"when": ""})
+    drawn = sources.digest(records.identity(about) | {"when": ""})
     chunks = Chunks(directory / drawn if directory else None)
     return sources.of_samples(
         lambda first: sampler.batches(params, num, seed=seed, first=first), num, shape, about, chunks

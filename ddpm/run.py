@@ -3,6 +3,7 @@
 import functools
 import logging
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -123,21 +124,32 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:
     steps = checkpoint.steps_in(directory)
     if not steps:
         raise InputError(f"no checkpoint in {directory}: train a run with --workdir {workdir} first.")
+    there = f"there are {', '.join(map(str, steps))}"
     if step == "best":
-        figure = best_figure(from_json(checkpoint.read_record(directory, steps[-1])["config"]).evaluation)
-        step = records.best_step(pathlib.Path(workdir), figure) if figure else None
+        record = _newest(directory, steps, checkpoint.read_record)[1]
+        figure = best_figure(from_json(record["config"]).evaluation)
+        step = records.best_step(pathlib.Path(workdir), figure, steps) if figure else None
         if step is None:
-            raise InputError(f"{workdir} was not evaluated while training, so there is no best step: give a number.")
+            raise InputError(f"no checkpoint of {workdir} was evaluated while training, so none is best; {there}.")
+    if isinstance(step, str):
+        raise InputError(f"step = {step!r} is neither a whole number nor 'best'.")
     if step is not None and step not in steps:
-        raise InputError(f"no checkpoint of step {step} in {directory}; there are {', '.join(map(str, steps))}.")
-    for candidate in reversed(steps if step is None else [step]):
+        raise InputError(f"no checkpoint of step {step} in {directory}; {there}.")
+    step, (record, params) = _newest(directory, steps if step is None else [step], _record_and_params)
+    facts = record["facts"]
+    facts = Facts(tuple(facts["shape"]), facts["count"], tuple(facts["classes"]))
+    return Run(pathlib.Path(workdir), from_json(record["config"]), facts, step, params)
+
+
+def _newest(directory: pathlib.Path, steps: list[int], read: Callable) -> tuple[int, Any]:
+    """The newest of some checkpoints that is intact: its step, and what is read of it."""
+    for step in reversed(steps):
         try:
-            record = checkpoint.read_record(directory, candidate)
-            params = checkpoint.read_ema_params(directory, candidate)
+            return step, read(directory, step)
         except checkpoint.Broken as error:
-            logging.warning("checkpoint %d is broken (%s); trying the one before", candidate, error)
-            continue
-        facts = record["facts"]
-        facts = Facts(tuple(facts["shape"]), facts["count"], tuple(facts["classes"]))
-        return Run(pathlib.Path(workdir), from_json(record["config"]), facts, candidate, params)
-    raise InputError(f"no checkpoint in {directory} is intact.")
+            logging.warning("checkpoint %d is broken (%s)", step, error)
+    raise InputError(f"no checkpoint in {directory} of step {', '.join(map(str, steps))} is intact: give another step.")
+
+
+def _record_and_params(directory: pathlib.Path, step: int) -> tuple[dict, Any]:
+    return checkpoint.read_record(directory, step), checkpoint.read_ema_params(directory, step)

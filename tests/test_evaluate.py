@@ -1,23 +1,18 @@
-"""Evaluation from images to figures: what is kept, what is the same however it is computed, what is refused."""
+"""Evaluation by a configuration: its figures, what they say of themselves, what is refused and when."""
 
-import itertools
+import dataclasses
+import hashlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_sets import mistake, noise
 
 from ddpm import evaluate
+from ddpm.build import public
 from ddpm.data.images import Dataset
-from ddpm.evaluation import extract as extraction
-from ddpm.evaluation import records, sources, statistics
-from ddpm.evaluation.chunks import Chunks
-from ddpm.evaluation.extract import extract
-from ddpm.evaluation.features.classifier import classifier
+from ddpm.evaluation import metrics, sources, statistics
 from ddpm.evaluation.features.pixels import pixels
-from ddpm.evaluation.sources import of_dataset, of_samples
-from ddpm.training import sharding
+from ddpm.sampling.batched import BatchedSampler
 
 IMAGES = noise(0, 150, 8, 8, 1)
 
@@ -25,187 +20,6 @@ IMAGES = noise(0, 150, 8, 8, 1)
 @pytest.fixture(autouse=True)
 def no_cache_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def test_chunks_grow_and_are_found_again(tmp_path):
-    for directory in (tmp_path / "rows", None):
-        chunks = Chunks(directory)
-        for first, last in itertools.pairwise([0, 3, 5, 9]):
-            chunks.append({"a": np.arange(first, last), "b": np.arange(first, last)[:, None] * 2})
-        assert chunks.rows(100) == 9 and chunks.rows(4) == 4
-        np.testing.assert_array_equal(np.concatenate(list(chunks.read("b", 2, 8))), np.arange(2, 8)[:, None] * 2)
-    again = Chunks(tmp_path / "rows")
-    assert again.rows(100) == 9
-    np.testing.assert_array_equal(np.concatenate(list(again.read("a", 0, 9))), np.arange(9))
-
-
-@pytest.mark.parametrize("place", [None, 0, 30, 70, 200, -30, -5])
-def test_a_broken_chunk_is_dropped_with_what_follows(tmp_path, place):
-    chunks = Chunks(tmp_path)
-    for first, last in itertools.pairwise([0, 3, 5, 9]):
-        chunks.append({"a": np.arange(first, last)})
-    broken = tmp_path / "000000003-000000005.npz"
-    content = bytearray(broken.read_bytes())
-    if place is None:
-        del content[50:]
-    else:
-        content[place] ^= 255
-    broken.write_bytes(content)
-    again = Chunks(tmp_path)
-    assert again.rows(100) == 3
-    again.append({"a": np.arange(3, 6)})
-    np.testing.assert_array_equal(np.concatenate(list(again.read("a", 0, 6))), np.arange(6))
-    assert Chunks(tmp_path).rows(100) == 6
-
-
-class Drawn:
-    """Stands for a sampler: image i is filled with i."""
-
-    def __init__(self, batch=4, broken=()):
-        self.batch, self.broken, self.drawn = batch, broken, []
-
-    def __call__(self, first, num):
-        for start in range(first, num, self.batch):
-            indices = np.arange(start, min(start + self.batch, num))
-            self.drawn.extend(indices)
-            yield (
-                np.broadcast_to(indices[:, None, None, None], (len(indices), 8, 8, 1)).astype(np.uint8),
-                np.array([i not in self.broken for i in indices]),
-            )
-
-
-def samples(sampler, directory, num=10):
-    return of_samples(lambda first: sampler(first, num), num, (8, 8, 1), {"name": "x"}, Chunks(directory))
-
-
-def test_no_sample_is_drawn_twice(tmp_path):
-    sampler = Drawn()
-    for _ in range(2):
-        assert [i for batch in samples(sampler, tmp_path, 10).read(0) for i in batch[:, 0, 0, 0]] == list(range(10))
-    assert sampler.drawn == list(range(10))
-    more = samples(sampler, tmp_path, 14)
-    assert [i for batch in more.read(9) for i in batch[:, 0, 0, 0]] == [9, 10, 11, 12, 13]
-    assert sampler.drawn == list(range(14))
-    np.testing.assert_array_equal(more.pick([13, 2])[:, 0, 0, 0], [13, 2])
-
-
-def test_an_interrupted_sampling_goes_on_where_it_stopped(tmp_path):
-    sampler = Drawn()
-    next(samples(sampler, tmp_path).read(0))
-    assert sampler.drawn == [0, 1, 2, 3]
-    assert [i for batch in samples(sampler, tmp_path).read(0) for i in batch[:, 0, 0, 0]] == list(range(10))
-    assert sampler.drawn == list(range(10))
-
-
-def test_samples_that_are_not_finite_are_counted_and_refused(tmp_path):
-    for _ in range(2):  # those before are kept, and count
-        assert mistake(lambda: list(samples(Drawn(broken=(5, 6, 9)), tmp_path).read(0))) == (
-            "3 of 10 samples are not finite: no figure is computed. Sample with sampler.clip=True, in more steps "
-            "(--num_steps), or from an earlier checkpoint (--step)."
-        )
-    assert Chunks(tmp_path).rows(10) == 4
-
-
-def test_a_reference_is_a_fixed_draw_and_known_by_its_pixels():
-    data = Dataset(IMAGES)
-    some = of_dataset(data, "noise", 40)
-    chosen = np.concatenate(list(some.read(0)))
-    assert len({image.tobytes() for image in chosen}) == 40
-    np.testing.assert_array_equal(chosen, np.concatenate(list(of_dataset(Dataset(IMAGES), "noise", 40).read(0))))
-    np.testing.assert_array_equal(some.pick([3, 39]), chosen[[3, 39]])
-    assert some.key != of_dataset(data, "noise", 41).key != of_dataset(Dataset(IMAGES[::-1]), "noise", 41).key
-    np.testing.assert_array_equal(np.concatenate(list(of_dataset(data, "noise").read(0))), IMAGES)
-    assert mistake(of_dataset, data, "noise", 151) == "noise holds 150 images, not 151: ask for no more."
-
-
-def test_features_depend_on_no_batch_and_no_number_of_devices(monkeypatch):
-    network = classifier(dataset=Dataset(IMAGES, ("a", "b"), np.arange(150) % 2), steps=2)
-    source = of_dataset(Dataset(IMAGES), "noise")
-    found = [extract(source, network, ["pool", "logits"], batch_size=size, cache=None) for size in (8, 64)]
-    one = sharding.data_mesh(jax.devices()[:1])
-    monkeypatch.setattr(extraction.sharding, "data_mesh", lambda: one)
-    found.append(extract(source, network, ["pool", "logits"], batch_size=50, cache=None))
-    for other in found[1:]:
-        assert other.about == found[0].about
-        for tap in ("pool", "logits"):
-            np.testing.assert_allclose(found[0].features[tap], other.features[tap], atol=1e-5)
-        np.testing.assert_allclose(found[0].moments("pool").cov, other.moments("pool").cov, atol=1e-5)
-        np.testing.assert_allclose(found[0].pixels("").colours.cov, other.pixels("").colours.cov, rtol=1e-12)
-    assert found[0].features["pool"].shape == (150, 128) and found[0].features["logits"].shape == (150, 2)
-
-
-def test_an_interrupted_extraction_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "CHUNK", 64)
-    read = []
-    source = of_dataset(Dataset(IMAGES), "noise")
-
-    def stops(first):
-        for batch in source.read(first):
-            read.append(len(batch))
-            yield batch
-            if len(read) == 2:
-                raise KeyboardInterrupt
-
-    halting = sources.Source(source.about, source.num, source.shape, stops, source.pick)
-    with pytest.raises(KeyboardInterrupt):
-        extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
-    again = extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
-    assert read == [64, 64, 22]
-    np.testing.assert_allclose(again.features["pool"], IMAGES.reshape(150, -1) / 255, atol=1e-7)
-    extract(halting, pixels(), ["pool"], batch_size=64, cache=tmp_path)
-    assert read == [64, 64, 22]
-
-
-def test_features_without_their_samples_are_completed(tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "CHUNK", 4)
-    part = samples(Drawn(), tmp_path / "samples").read
-
-    def stops(first):
-        yield next(part(first))
-        raise KeyboardInterrupt
-
-    whole = samples(Drawn(), None)
-    halting = sources.Source(whole.about, whole.num, whole.shape, stops, whole.pick)
-    with pytest.raises(KeyboardInterrupt):
-        extract(halting, pixels(), ["pool"], batch_size=8, cache=tmp_path)
-    for first in (3, 4, 10):
-        assert [i for batch in samples(Drawn(), None).read(first) for i in batch[:, 0, 0, 0]] == list(range(first, 10))
-    found = extract(whole, pixels(), ["pool"], batch_size=8, cache=tmp_path)  # whose samples are drawn anew
-    np.testing.assert_allclose(found.features["pool"][:, 0] * 255, range(10), atol=1e-5)
-
-
-def test_what_is_known_of_the_pixels():
-    found = extract(of_dataset(Dataset(IMAGES), "noise"), pixels(), ["pool"], batch_size=64, cache=None)
-    x = IMAGES / 255
-    assert found.pixels("").colours.mean == pytest.approx(x.mean()) and found.pixels("").colours.n == x.size
-    assert found.pixels("").colours.cov[0, 0] == pytest.approx(x.var(ddof=1))
-    assert found.pixels("").sharpness == pytest.approx(20 * x.var(), rel=0.05)  # of white noise
-
-
-def test_a_tap_the_network_has_not_is_named():
-    assert mistake(extract, of_dataset(Dataset(IMAGES), "x"), pixels(), ["spatial"], batch_size=8, cache=None) == (
-        "feature network pixels has no 'spatial', only pool."
-    )
-
-
-def test_a_classifier_is_kept_and_known_by_its_weights():
-    data = Dataset(IMAGES, ("a", "b"), np.arange(150) % 2)
-    first, again = (classifier(dataset=data, steps=2) for _ in range(2))
-    assert first.sha256 == again.sha256 != classifier(dataset=data, steps=3).sha256
-    assert "2 classes" in first.rule
-    for shape in ((150, 8, 8, 1), (150, 8, 6, 3)):
-        turned = classifier(dataset=Dataset(noise(1, *shape)), steps=2)
-        assert "quarter turns" in turned.rule
-        assert turned.apply(turned.params, jnp.asarray(noise(2, 5, *shape[1:])))["logits"].shape == (5, 4)
-
-
-@pytest.mark.slow
-def test_the_classifier_learns_the_digits():
-    from ddpm.data.digits import digits
-
-    network, test = classifier(dataset=digits()), digits(split="test")
-    found = network.apply(network.params, jnp.asarray(test.images))["logits"].argmax(axis=-1)
-    assert (found == test.labels).mean() > 0.95
 
 
 def evaluator(tiny, dataset, **changes):
@@ -246,9 +60,13 @@ def test_statistics_of_our_own_are_a_reference(tiny, tmp_path):
     by_file = evaluator(tiny, other, metrics=("fid",))
     record = by_file(by_file.images(""))
     assert record["figures"]["fd"] == pytest.approx(direct["figures"]["fd"], rel=1e-9)
-    assert record["provenance"]["reference"]["num"] == 150
+    made = record["provenance"]["reference"]
+    assert made["num"] == 150 and made["name"] == str(tmp_path / "real.npz")
+    assert made["sha256"] == hashlib.sha256((tmp_path / "real.npz").read_bytes()).hexdigest()[:16]
+    assert made["images"] == compare.reference.about and made["images"]["shape"] == [8, 8, 1]
+    assert by_file.reference.shape == compare.reference.shape == (8, 8, 1)
     needy = evaluator(tiny, other, metrics=("pr",))
-    assert mistake(lambda: needy(needy.images(""))).startswith("pr needs images or features; ")
+    assert mistake(lambda: needy(needy.images(""))).startswith(f"pr needs images or features; {tmp_path / 'real.npz'} ")
     content = statistics.read(tmp_path / "real.npz")
     about = content.provenance | {"features": {"name": "inception", "sha256": "1", "rule": "2"}}
     statistics.write(tmp_path / "other.npz", content.moments, about)
@@ -285,29 +103,104 @@ def test_the_best_checkpoint_is_by_a_metric_that_is_computed(tiny):
     )
 
 
-def row(step, fd, when="training", **figures):
-    about = {"kind": "run", "name": "x", "step": step, "when": when}
-    return {
-        "figures": {"fd": fd, **figures},
-        "provenance": {"generated": about, "reference": {}, "features": {}, "date": "d"},
-    }
+def test_copies_are_searched_for_in_all_training_images_whatever_the_reference(tiny, tmp_path):
+    np.savez(tmp_path / "copies.npz", arr_0=IMAGES)
+    np.savez(tmp_path / "held_out.npz", arr_0=noise(9, 60, 8, 8, 1))
+    for changes in ({"num_reference": 20}, {"num_reference": 0, "reference": str(tmp_path / "held_out.npz")}):
+        compare = evaluator(tiny, Dataset(IMAGES), metrics=("memorisation",), **changes)
+        record = compare(compare.images(str(tmp_path / "copies.npz")))
+        assert record["figures"]["memorised"] == 1
+        told = record["provenance"]["metrics"]["memorisation"]
+        assert told["threshold"] == 1 / 3 and told["training"]["num"] == 150
+        assert record["provenance"]["reference"]["num"] < 150
 
 
-def test_records_of_the_same_images_are_completed(tmp_path):
-    for new in (row(5, 3.0), row(10, 2.0, precision=0.5), row(5, 3.0, kd=1.0), row(10, 1.0, when="afterwards")):
-        records.store(tmp_path, new)
-    with (tmp_path / "evaluation.jsonl").open("a") as lines:
-        lines.write('{"figures": {"fd"')  # a crash
-    assert [r["figures"] for r in records.read(tmp_path)] == [
-        {"fd": 2.0, "precision": 0.5},
-        {"fd": 3.0, "kd": 1.0},
-        {"fd": 1.0},
-    ]
+def test_all_images_are_taken_but_where_a_number_is_asked_for(tiny):
+    compare = evaluator(tiny, Dataset(IMAGES))
+    tiny.evaluation.num = 1000  # of samples: no folder is cut to it, nor refused for it
+    assert compare.images("").about["num"] == 150 and compare.images("", 30).about["num"] == 30
 
 
-def test_the_best_step_is_that_of_the_training(tmp_path):
-    assert records.best_step(tmp_path, "fd") is None
-    for step, fd, precision in ((5, 3.0, 0.2), (10, 1.0, 0.5), (15, 2.0, 0.9)):
-        records.store(tmp_path, row(step, fd, precision=precision))
-    records.store(tmp_path, row(15, 0.1, when="afterwards"))
-    assert records.best_step(tmp_path, "fd") == 10 and records.best_step(tmp_path, "precision") == 15
+def never(first):
+    raise AssertionError("an image was drawn before the mistake was told")
+
+
+def refusal(compare, num=40, shape=(8, 8, 1)):
+    source = sources.Source({"name": "run"}, num, shape, never, never)
+    return mistake(compare.samples, source, None)
+
+
+def test_what_cannot_be_computed_is_told_before_an_image_is_drawn(tiny, tmp_path):
+    data, reference = Dataset(IMAGES), str(tmp_path / "real.npz")
+    compare = evaluator(tiny, data, metrics=("fid", "fid_infinity"), num_reference=0)
+    assert refusal(compare) == "fid_infinity needs 130 images or more, and there are 40 of run."
+    assert refusal(compare, 200, (8, 8, 3)).startswith(
+        "run holds images of (8, 8, 3), digits:train of (8, 8, 1) (height"
+    )
+    compare.write_statistics(tmp_path / "real.npz", compare.images(""))
+    for metric, needs in (("pr", "images or features"), ("drift", "images")):
+        told = refusal(evaluator(tiny, data, metrics=("fid", metric), reference=reference))
+        assert told.startswith(f"{metric} needs {needs}; ")
+    np.savez(reference, mu=np.zeros(2048), sigma=np.eye(2048))
+    told = refusal(evaluator(tiny, data, metrics=("fid",), reference=reference))
+    assert told.startswith("2048 and 64 features an image cannot be compared")
+    np.savez(reference, arr_0=IMAGES[:3])
+    told = refusal(evaluator(tiny, data, metrics=("fid", "pr"), reference=reference))
+    assert told == f"pr needs 4 images or more, and there are 3 of {reference}."
+    told = refusal(evaluator(tiny, data, metrics=("sfid",), reference=""))
+    assert told == (
+        "feature network pixels has no 'spatial', only pool. Without it there is no sfid: choose another network."
+    )
+
+
+def test_a_misspelt_network_or_reference_is_told_at_once(tiny, tmp_path):
+    (tmp_path / "broken.npz").write_text("no archive")
+    for reference, told in (
+        ("nosuch.npz", "no statistics file 'nosuch.npz'"),
+        (f"{tmp_path}/broken.npz", str(tmp_path)),
+    ):
+        assert mistake(evaluator, tiny, Dataset(IMAGES), reference=reference).startswith(told)
+    tiny.evaluation.reference, tiny.evaluation.features.name = "", "pixel"
+    told = mistake(evaluate.Evaluator, tiny, Dataset(IMAGES))
+    assert told.startswith("unknown feature network 'pixel'. Did you mean 'pixels'? Known: classifier, ")
+
+
+def test_weights_without_classes_name_those_that_have_some(tiny, monkeypatch):
+    headless = dataclasses.replace(pixels(), name="inception")
+    monkeypatch.setattr(evaluate.build, "feature_network", lambda *_: headless)
+    told = refusal(evaluator(tiny, Dataset(IMAGES), metrics=("inception_score",)))
+    assert "has no class head" not in told.partition(":")[0] and "--inception PATH takes one that has: torch" in told
+
+
+def test_a_metric_is_none_by_accident():
+    assert sorted(public(metrics)) == sorted(
+        ("fid", "fid_infinity", "sfid", "kid", "inception_score", "pr", "dc", "drift", "memorisation")
+    )
+    for metric in public(metrics).values():
+        assert metric.generated in ("moments", "features", "pixels") and metric.against in ("reference", "training")
+
+
+def test_flat_real_images_have_no_sharpness_to_compare_with(tiny):
+    flat = np.full((20, 8, 8, 1), 7, np.uint8)
+    compare = evaluator(tiny, Dataset(flat), metrics=("fid", "drift"), num_reference=0)
+    figures = compare(compare.images(""))["figures"]
+    assert "sharpness" not in figures and figures["mean_drift_grey"] == 0 and "fd" in figures
+
+
+def test_the_spelling_of_a_run_is_not_what_its_samples_are_known_by(tiny, tmp_path):
+    class Sampler(BatchedSampler):
+        nfe = 3
+
+        def __init__(self):
+            pass
+
+        def batches(self, params, num, *, seed, first):
+            drawn.append(first)
+            yield IMAGES[first:num], np.ones(num - first, bool)
+
+    drawn = []
+    about = dict(step=5, num=40, seed=0, when="afterwards")
+    for name in ("runs/a", "/work/runs/a"):
+        source = evaluate.of_run(Sampler(), {}, tiny, (8, 8, 1), tmp_path / "samples", name=name, **about)
+        assert source.about["name"] == name and sum(map(len, source.read(0))) == 40
+    assert drawn == [0, 40]

@@ -5,12 +5,13 @@ import re
 
 from report_runs import evaluate, text, write_metrics, write_run, written
 
+from ddpm.evaluation.records import best
 from ddpm.report.collect import collect
 from ddpm.report.curves import curves
 from ddpm.report.plots import thin
 from ddpm.report.quality import figures_over_steps, quality_against_nfe
 from ddpm.report.sweep import differing_keys, sweep
-from ddpm.report.table import best, heading, table
+from ddpm.report.table import heading, table
 
 
 def test_figures_of_different_rules_are_in_different_columns(tmp_path):

@@ -1,6 +1,7 @@
 """A run as a notebook opens it."""
 
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -67,17 +68,42 @@ def test_denoise_gives_what_the_noised_image_is_made_of(workdir):
 
 
 def test_a_broken_newest_checkpoint_is_passed_over_and_left_alone(workdir, tmp_path, caplog):
-    copy = tmp_path / "copy"
-    pathlib.Path(copy).mkdir()
-    for step in ("5", "10"):
-        source = workdir / "checkpoints" / step
-        for file in filter(pathlib.Path.is_file, source.rglob("*")):
-            target = copy / "checkpoints" / step / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
-    (copy / "checkpoints" / "10" / "record" / "metadata").write_text("{")
+    copy = copied(workdir, tmp_path)
+    break_checkpoint(copy, 10)
     assert ddpm.load(copy).step == 5
     assert "checkpoint 10 is broken" in caplog.text and (copy / "checkpoints" / "10").exists()
+
+
+def copied(workdir, tmp_path):
+    copy = tmp_path / "copy"
+    for file in filter(pathlib.Path.is_file, (workdir / "checkpoints").rglob("*")):
+        target = copy / file.relative_to(workdir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    return copy
+
+
+def break_checkpoint(workdir, step):
+    (workdir / "checkpoints" / str(step) / "record" / "metadata").write_text("{")
+
+
+def test_the_best_is_a_step_whose_checkpoint_is_there(workdir, tmp_path):
+    copy = copied(workdir, tmp_path)
+    with pytest.raises(InputError, match=r"^no checkpoint of .* was evaluated while training, .*; there are 5, 10\.$"):
+        ddpm.load(copy, "best")
+    for step, fd in ((3, 0.1), (5, 1.0), (10, 2.0)):  # of step 3 no checkpoint was kept
+        generated = {"kind": "run", "step": step, "when": "training"}
+        records.store(copy, {"figures": {"fd": fd}, "provenance": {"generated": generated}})
+    assert ddpm.load(copy, "best").step == 5
+    break_checkpoint(copy, 10)
+    assert ddpm.load(copy, "best").step == 5
+    (copy / "checkpoints" / "5" / "record" / "metadata").rename(copy / "kept")
+    with pytest.raises(InputError, match=r"^no checkpoint in .* of step 5, 10 is intact: give another step\.$"):
+        ddpm.load(copy, "best")
+    shutil.rmtree(copy / "checkpoints" / "10")
+    shutil.copytree(workdir / "checkpoints" / "10", copy / "checkpoints" / "10")
+    with pytest.raises(InputError, match=r"^no checkpoint in .* of step 5 is intact: give another step\.$"):
+        ddpm.load(copy, "best")
 
 
 def test_what_is_not_there_is_named(workdir, tmp_path):
@@ -85,6 +111,8 @@ def test_what_is_not_there_is_named(workdir, tmp_path):
         ddpm.load(tmp_path)
     with pytest.raises(InputError, match=r"^no checkpoint of step 7 in .*; there are 5, 10.$"):
         ddpm.load(workdir, step=7)
+    with pytest.raises(InputError, match=r"^step = '10' is neither a whole number nor 'best'.$"):
+        ddpm.load(workdir, step="10")
 
 
 def test_a_run_evaluates_itself_and_draws_no_sample_twice(workdir, monkeypatch):
@@ -93,5 +121,19 @@ def test_a_run_evaluates_itself_and_draws_no_sample_twice(workdir, monkeypatch):
     record = opened.evaluate(seed=3, sampler="ddim", num_steps=4)
     assert set(record["figures"]) == {"fd", "precision", "recall"}
     assert record["provenance"]["generated"]["nfe"] == 4 and records.read(workdir)[-1] == record
+    monkeypatch.setattr(BatchedSampler, "batches", lambda *args, **options: iter(()))
+    monkeypatch.chdir(workdir.parent)
+    again = ddpm.load(workdir.name).evaluate(seed=3, sampler="ddim", num_steps=4)  # spelt otherwise
+    assert again["figures"] == record["figures"]
+    assert len(records.read(workdir)) == 1
+
+
+def test_a_run_tells_what_it_cannot_evaluate_before_it_draws(workdir, monkeypatch):
+    opened = ddpm.load(workdir)
     monkeypatch.setattr(BatchedSampler, "batches", None)
-    assert ddpm.load(workdir).evaluate(seed=3, sampler="ddim", num_steps=4)["figures"] == record["figures"]
+    opened.config.evaluation.metrics = ("fid", "fid_infinity")
+    with pytest.raises(InputError, match="^fid_infinity needs 130 images or more, and there are 40 of "):
+        opened.evaluate()
+    opened.config.evaluation.reference = "nosuch.npz"
+    with pytest.raises(InputError, match="^no statistics file 'nosuch.npz'"):
+        opened.evaluate()

@@ -24,3 +24,20 @@ class FeatureNetwork:
     taps: tuple[str, ...]
     params: Any
     apply: Callable
+
+
+# With another network's features these are not the figures of papers, so they do not bear their names.
+OTHER_NETWORKS = {
+    "fid": "fd",
+    "fid_infinity": "fd_infinity",
+    "sfid": "sfd",
+    "kid": "kd",
+    "kid_std": "kd_std",
+    "inception_score": "classifier_score",
+    "inception_score_std": "classifier_score_std",
+}
+
+
+def named(figure: str, network: str) -> str:
+    """A figure's name where a feature network was used."""
+    return figure if network == "inception" else OTHER_NETWORKS.get(figure, figure)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from html import escape
 
 from ddpm.config import flat, in_use
+from ddpm.evaluation.records import best
 from ddpm.report.collect import PICTURES, Collected
 from ddpm.report.markup import Tips, cell, element, picture, select, sorted_table, text, tip, values
 from ddpm.report.plots import COLOURS, dash
 from ddpm.report.sweep import last
-from ddpm.report.table import Row, Table, best, heading, settings_that_vary, unsaid
+from ddpm.report.table import Row, Table, heading, settings_that_vary, unsaid
 
 ALWAYS = ("step", "sampler", "nfe")  # columns of how samples were generated; others where they vary
 NAMED = 3  # runs that a note names

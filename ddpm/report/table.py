@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 from ddpm.config import flat
-from ddpm.evaluation.metrics import HIGHER_IS_BETTER
+from ddpm.evaluation.records import aim, identity
 from ddpm.report.collect import Collected, number
 
-NEAR = {"mean_drift": 0, "spread_drift": 0, "sharpness": 1}  # how names begin of what is best when near to this
-NEITHER = ("nearest_distance",)  # low for copies, high for poor images
-UNCOMPARED = ("versions", "date", "generated")  # of the provenance: what does not make another rule
+UNCOMPARED = ("metrics", "date", "generated")  # of the provenance: what does not make another rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +66,12 @@ def table(runs: list[Collected]) -> Table:
             provenance, figures = record["provenance"], record["figures"]
             values = flat({k: v for k, v in provenance.items() if k not in UNCOMPARED})
             values["generated.num"] = provenance["generated"].get("num")
-            rule = list(rules).index(key) if (key := _key(values)) in rules else len(rules)
+            key = _key({name: value for name, value in values.items() if name != "reference.name"})
+            rule = list(rules).index(key) if key in rules else len(rules)
             rules[key] = values
-            identity = (index, _key(provenance["generated"]))
-            row = rows.pop(identity, None) or Row(index, flat(provenance["generated"]), {})
-            rows[identity] = row  # last written, last in order
+            key = (index, _key(identity(provenance["generated"])))
+            row = rows.pop(key, None) or Row(index, flat(provenance["generated"]), {})
+            rows[key] = row  # last written, last in order
             for name, value in figures.items():
                 if number(value) is None or (name.endswith("_std") and name.removesuffix("_std") in figures):
                     continue
@@ -87,20 +87,8 @@ def table(runs: list[Collected]) -> Table:
 
 def heading(figure: str) -> str:
     """A figure's name in words, and where its better values lie."""
-    aim = _aim(figure)
-    arrow = (
-        "" if figure in NEITHER else f" → {aim}" if aim is not None else " ↑" if figure in HIGHER_IS_BETTER else " ↓"
-    )
-    return figure.replace("_", " ") + arrow
-
-
-def best(figure: str, values: list[float]) -> float | None:
-    """The best of some values of a figure; None where low is as bad as high."""
-    if figure in NEITHER:
-        return None
-    if (aim := _aim(figure)) is not None:
-        return min(values, key=lambda value: abs(value - aim))
-    return max(values) if figure in HIGHER_IS_BETTER else min(values)
+    to = aim(figure)
+    return figure.replace("_", " ") + {None: "", math.inf: " ↑", -math.inf: " ↓"}.get(to, f" → {to}")
 
 
 def unsaid(key: str) -> bool:
@@ -119,10 +107,6 @@ def settings_that_vary(rows: list[Row]) -> list[str]:
     evident = all(row.generated.get("num_steps") == row.generated.get("nfe") for row in rows)
     varied = varying([row.generated for row in rows])
     return [key for key in varied if not unsaid(key) and not (evident and key == "num_steps")]
-
-
-def _aim(figure: str) -> int | None:
-    return next((aim for name, aim in NEAR.items() if figure.startswith(name)), None)
 
 
 def _labels(rules: list[dict]) -> list[str]:
