@@ -94,7 +94,7 @@ def test_npz_and_folder_know_the_home_directory(tmp_path, monkeypatch):
 def test_npz_says_what_is_missing(tmp_path):
     path = str(tmp_path / "a.npz")
     assert mistake(npz, path=path) == f"no file '{path}': give the .npz file with --config.data.npz.path=FILE."
-    np.savez(path, images=noise(0, 5, 6, 7, 3), labels=np.arange(5))
+    np.savez(path, images=noise(0, 5, 6, 7, 3) / 255, labels=np.arange(5))
     assert mistake(npz, path=path) == (
         f"unknown array in {path} (--config.data.npz.array) 'arr_0'. Known: images, labels."
     )
@@ -285,7 +285,7 @@ def test_folder_says_what_is_missing(tmp_path):
 def test_folder_refuses_sizes_and_channels_that_are_none(pictures, size, channels):
     assert mistake(folder, path=str(pictures), size=size, channels=channels) == (
         f"size = {size}, channels = {channels}: size must be at least 1 (--config.data.folder.size=64), or 0 to leave the "
-        "images as they are; channels 1 or 3."
+        "images as they are; channels 1 or 3, or 0 likewise."
     )
 
 

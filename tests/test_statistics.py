@@ -31,6 +31,20 @@ def test_our_own_files_come_back_with_counts_and_provenance(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["cifar.npz"]
 
 
+@pytest.mark.parametrize("name", ["cifar", "cifar.pkl", "cifar.npz.old"])
+def test_a_name_that_would_not_be_read_back_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name} must end with .npz: by that a reference is known to be"):
+        statistics.write(tmp_path / name, {"pool": Moments.of(X)}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_whose_record_is_broken_is_named(tmp_path):
+    path = tmp_path / "cifar.npz"
+    np.savez(path, provenance=np.array("{"))
+    with pytest.raises(InputError, match=f"^{path} cannot be read as a .npz file"):
+        statistics.read(path)
+
+
 @pytest.mark.parametrize(
     ("arrays", "form", "taps"),
     [
@@ -130,7 +144,6 @@ BROKEN = {
         {"mu": np.array("a"), "sigma": SIGMA},
         "mu or sigma is not numbers. Copy or compute the file again.",
     ),
-    "float images": ({"arr_0": IMAGES / 255}, "arr_0 is float64 of shape (3, 8, 8, 3); images are uint8 [n, h, w, c]."),
 }
 
 
@@ -156,7 +169,7 @@ def test_files_of_another_kind_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=MU)
     whole = (tmp_path / "a.npz").read_bytes()
     assert message(whole) == (
-        f"{path} holds x; statistics are mu and sigma, arr_0 (images) or feats. Give another file."
+        f"unknown array in {path} (--config.data.npz.array) 'arr_0'. Known: x. Statistics would be mu and sigma, or feats."
     )
     assert "cannot be read as a .npz file" in message(whole[:-30])
     assert "cannot be read as a pickle" in message(b"")

@@ -1,7 +1,8 @@
 """A folder of images; a sub-folder is a class."""
 
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -42,41 +43,61 @@ def folder(*, path: str, size: int = 64, channels: int = 3) -> Dataset:
     Args:
       path: the folder; image files anywhere below it, other files are passed over.
       size: height and width in pixels; 0 leaves the images as they are, which must be of one size.
-      channels: 1 (grey) or 3 (colour).
+      channels: 1 (grey) or 3 (colour); 0 is what the files are, which must all be the same.
     Raises:
-      InputError: no such folder, no image in it, a file that is no image, or a size that is none.
+      InputError: no such folder, no image in it, a file that is no image, a size that is none, or images that differ in
+        what is left as it is.
     """
     root = pathlib.Path(path).expanduser()
     if not path or not root.is_dir():
         raise InputError(f"no folder {path!r}: give the folder of images with --config.data.folder.path=FOLDER.")
-    if size < 0 or channels not in (1, 3):
+    if size < 0 or channels not in (0, 1, 3):
         raise InputError(
             f"size = {size}, channels = {channels}: size must be at least 1 (--config.data.folder.size=64), or 0 to leave the "
-            "images as they are; channels 1 or 3."
+            "images as they are; channels 1 or 3, or 0 likewise."
         )
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    paths = sorted(path for path in _files(root) if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise InputError(
             f"no image below {path!r}, only {', '.join(SUFFIXES)} count: give --config.data.folder.path=FOLDER."
         )
     with ThreadPoolExecutor() as threads:
-        sizes = list(threads.map(_read_size, paths))
-    if not size and len(set(sizes)) > 1:
-        other = next(i for i, found in enumerate(sizes) if found != sizes[0])
-        raise InputError(
-            f"{paths[0]} is {sizes[0][0]} x {sizes[0][1]}, {paths[other]} {sizes[other][0]} x {sizes[other][1]}: images that are "
-            "left as they are must be of one size. Give --config.data.folder.size=64 to resize them."
-        )
+        sizes, depths = zip(*threads.map(_read_header, paths), strict=True)
+    if not size:
+        told = [f"{width} x {height}" for width, height in sizes]
+        _check_all_same(paths, told, "of one size. Give --config.data.folder.size=64 to resize them")
+    if not channels:
+        told = ["grey" if depth == 1 else "colour" for depth in depths]
+        _check_all_same(paths, told, "all grey or all colour. Give --config.data.folder.channels=3 to convert them")
+        channels = depths[0]
     owner = [p.relative_to(root).parts[0] if p.parent != root else None for p in paths]
     classes = sorted(set(owner) - {None})
     labels = np.array([classes.index(name) for name in owner], np.int32) if classes and None not in owner else None
     return Dataset(ImageFiles(paths, size, channels), tuple(classes), labels)
 
 
-def _read_size(path: pathlib.Path) -> tuple[int, int]:
+def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """All files below a folder, also behind links; not behind one that leads back to a folder above it."""
+    for place, folders, names in os.walk(root, followlinks=True):
+        here = pathlib.Path(place)
+        above = {folder.resolve() for folder in (here, *here.parents)}
+        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        yield from (here / name for name in names)
+
+
+def _check_all_same(paths: list[pathlib.Path], told: list[str], rule: str) -> None:
+    for path, what in zip(paths, told, strict=True):
+        if what != told[0]:
+            raise InputError(
+                f"{paths[0]} is {told[0]}, {path} {what}: images that are left as they are must be {rule}."
+            )
+
+
+def _read_header(path: pathlib.Path) -> tuple[tuple[int, int], int]:
+    """((width, height), channels)."""
     try:
         with Image.open(path) as image:
-            return image.size
+            return image.size, 1 if Image.getmodebase(image.mode) == "L" else 3
     except Exception as error:
         raise _unreadable(path, error) from error
 

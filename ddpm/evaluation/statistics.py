@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from ddpm.data.npz import npz
 from ddpm.errors import InputError
 from ddpm.evaluation.moments import Moments
 from ddpm.evaluation.points import as_points
@@ -28,7 +29,7 @@ class Statistics:
     Attributes:
       form: which kind of file it is, in words.
       moments: by tap. Only our own files say how many images they come from; n is None for the others.
-      images: uint8 [n, height, width, 3], of an ADM reference batch.
+      images: uint8 [n, height, width, channels], of an ADM reference batch or any other file of images.
       features: [n, 2048], of clean-fid's KID files.
       provenance: of our own files: how they were made.
     """
@@ -41,11 +42,17 @@ class Statistics:
 
 
 def write(path: str | pathlib.Path, moments: Mapping[str, Moments], provenance: dict) -> None:
-    """Writes moments by tap with a JSON record of how they were made; the file is whole or not there."""
+    """Writes moments by tap with a JSON record of how they were made; the file is whole or not there.
+
+    Raises:
+      InputError: a name that does not end with .npz.
+    """
+    path = pathlib.Path(path).expanduser()
+    if path.suffix != ".npz":
+        raise InputError(f"{path} must end with .npz: by that a reference is known to be a file of statistics.")
     arrays = {"provenance": np.array(json.dumps(provenance))}
     for tap, of_tap in moments.items():
         arrays |= {f"{tap}.n": of_tap.n or 0, f"{tap}.mean": of_tap.mean, f"{tap}.cov": of_tap.cov}
-    path = pathlib.Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
@@ -58,6 +65,7 @@ def read(path: str | pathlib.Path) -> Statistics:
 
     - ours: of `write`;
     - .npz of `mu`, `sigma`: EDM, pytorch-fid, clean-fid; with `mu_s`, `sigma_s` (spatial) and `arr_0` (images): ADM;
+    - .npz of images alone: whatever `ddpm.data.npz` reads;
     - .npz of `feats`: clean-fid's features for KID;
     - .pkl of {"fid": {"mu", "sigma"}, "fd_dinov2": ...}: EDM2. Nothing in it is executed.
 
@@ -84,17 +92,15 @@ def _from_npz(path: pathlib.Path) -> Statistics:
         moments = {tap: _moments(path, arrays, f"{tap}.mean", f"{tap}.cov", int(arrays[f"{tap}.n"])) for tap in taps}
         return Statistics("ddpm", moments, provenance=provenance)
     moments = {tap: _moments(path, arrays, *names) for tap, names in FOREIGN_TAPS.items() if names[0] in arrays}
-    images = arrays.get("arr_0")
-    if images is not None and (images.dtype != np.uint8 or images.ndim != 4):
-        raise InputError(f"{path}: arr_0 is {images.dtype} of shape {images.shape}; images are uint8 [n, h, w, c].")
     if "feats" in arrays:
         features = as_points(arrays["feats"], f"{path}: feats", 2)
         return Statistics("clean-fid features", {"pool": Moments.of(features)}, features=features)
-    if not moments and images is None:
-        raise InputError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; statistics are mu and sigma, arr_0 (images) or feats. "
-            "Give another file."
-        )
+    images = None
+    if "arr_0" in arrays or not moments:
+        try:
+            images = npz(path=str(path)).images
+        except InputError as error:
+            raise InputError(f"{error} Statistics would be mu and sigma, or feats.") from error
     return Statistics("ADM reference" if images is not None or "spatial" in moments else "mu, sigma", moments, images)
 
 
