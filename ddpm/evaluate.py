@@ -131,7 +131,7 @@ class Evaluator:
             if real.shape not in (None, shape):
                 raise InputError(
                     f"{name} holds images of {shape}, {real.about['name']} of {real.shape} (height, width, "
-                    "channels): no figure compares them. Resize one of them, and say so."
+                    "channels): no figure compares them. Resize or convert one of them, and say so."
                 )
             _check_known(real, metric.real, metric.taps, metric_name)
             if metric.real == "moments" or (metric.real and not real.source):  # of a file
@@ -198,7 +198,7 @@ def named_dataset(name: str, config: ConfigDict) -> Dataset:
     """
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
-        return folder(path=name, size=0, channels=build.dataset(config).facts.shape[-1])
+        return folder(path=name, size=0, channels=0)
     if name.endswith(".npz"):
         return npz(path=name)
     word, _, split = name.partition(":")

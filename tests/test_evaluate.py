@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 from data_sets import mistake, noise
+from PIL import Image
 
 from ddpm import evaluate
 from ddpm.build import public
@@ -80,8 +81,18 @@ def test_images_of_another_shape_are_refused(tiny, tmp_path):
     compare = evaluator(tiny, Dataset(IMAGES), num_reference=0)
     assert mistake(lambda: compare(compare.images(str(tmp_path / "x.npz")))).endswith(
         "x.npz holds images of (8, 8, 3), digits:train of (8, 8, 1) (height, width, channels): no figure compares them. "
-        "Resize one of them, and say so."
+        "Resize or convert one of them, and say so."
     )
+    (tmp_path / "colour").mkdir()
+    for i, image in enumerate(noise(0, 20, 8, 8, 3)):  # nor made grey without a word
+        Image.fromarray(image).save(tmp_path / "colour" / f"{i}.png")
+    told = mistake(lambda: compare(compare.images(str(tmp_path / "colour"))))
+    assert told.startswith(f"{tmp_path / 'colour'} holds images of (8, 8, 3), digits:train of (8, 8, 1) ")
+    large = evaluator(tiny, Dataset(noise(0, 90, 16, 16, 1)), num_reference=0)
+    large.write_statistics(tmp_path / "large.npz", large.reference)
+    against = evaluator(tiny, Dataset(IMAGES), metrics=("fid",), reference=str(tmp_path / "large.npz"))
+    told = mistake(lambda: against(against.images("")))
+    assert told.startswith(f"digits:train holds images of (8, 8, 1), {tmp_path / 'large.npz'} of (16, 16, 1) ")
 
 
 def test_too_few_images_are_warned_of_with_the_bias(tiny, caplog):
