@@ -69,18 +69,30 @@ def write_record(workdir, step, configuration, **more):
 
 
 def evaluate(
-    workdir, figures, *, num=200, step=300, sampler="ancestral", nfe=100, reference=None, features=None, **how
+    workdir,
+    figures,
+    *,
+    num=200,
+    step=300,
+    sampler="ancestral",
+    nfe=100,
+    reference=None,
+    features=None,
+    versions=None,
+    generated=None,
+    **how,
 ):
     """Adds a record of figures; what is not given is as for all of them."""
     options = {"eta": 0.0} if sampler == "ddim" else {"variance": "posterior"}
-    generated = {"kind": "run", "name": str(workdir), "step": step, "params": "EMA", "params_sha256": f"{step:016x}"}
-    generated |= {"sampler": sampler, "sampler_options": options, "num_steps": nfe, "nfe": nfe, "clip": True, "seed": 0}
-    generated |= {"guidance_scale": None, "when": "afterwards", "num": num, "pixels_sha256": f"{step + nfe:016x}"} | how
+    made = {"kind": "run", "name": str(workdir), "step": step, "params": "EMA", "params_sha256": f"{step:016x}"}
+    made |= {"sampler": sampler, "sampler_options": options, "num_steps": nfe, "nfe": nfe, "clip": True, "seed": 0}
+    made |= {"guidance_scale": None, "when": "afterwards", "num": num, "pixels_sha256": f"{step + nfe:016x}"} | how
     provenance = {
-        "generated": generated,
+        "generated": generated or made,
         "reference": REFERENCE | (reference or {}),
         "features": FEATURES | (features or {}),
-        "versions": checkpoint.versions(),
+        "metrics": {"kid": {"subsets": 100, "subset_size": 1000}},
+        "versions": checkpoint.versions() | (versions or {}),
         "date": "2026-01-02T03:04:05",
     }
     records.store(workdir, {"figures": figures, "provenance": provenance})

@@ -2,6 +2,7 @@
 
 import html
 import json
+import pathlib
 import re
 import shutil
 
@@ -35,7 +36,7 @@ def test_broken_lines_and_pictures_are_told_and_the_rest_is_shown(tmp_path):
     workdir = write_run(tmp_path / "a")
     with (workdir / "metrics.jsonl").open("a") as lines:
         lines.write('{"step": 400, "los\n[1]\n{"loss": 3}\n')
-    (workdir / "evaluation.jsonl").write_text('{"figures": {"fd": 1}, "provenance": {}}\n')
+    (workdir / "evaluation.jsonl").write_text('{"figures": {"fd": 1}, "provenance": {}}\nnull\n')
     (workdir / "samples" / "00000200.png").write_bytes(png()[:60])
     (workdir / "samples" / "00000300_raw.png").write_text("no picture")
     shutil.rmtree(workdir / "checkpoints" / "300" / "record")
@@ -49,7 +50,7 @@ def test_broken_lines_and_pictures_are_told_and_the_rest_is_shown(tmp_path):
     said = text(written(workdir))
     for note in (
         "3 broken lines of metrics.jsonl skipped",
-        "1 broken line of evaluation.jsonl skipped",
+        "2 broken lines of evaluation.jsonl skipped",
         "checkpoint 300 is broken",
         "no checkpoint that can be read, so configuration, data and versions are not known",
         "samples/00000200.png cannot be read as an image (",
@@ -77,6 +78,25 @@ def test_mistakes_are_answered_with_a_remedy(tmp_path, kind):
     with pytest.raises(InputError) as error:
         collect([tmp_path / "absent", empty])
     assert str(error.value) == f"no directory {tmp_path / 'absent'}: give the --workdir of a run."
+
+
+def test_files_that_cannot_be_read_are_named_where_there_are_no_others(tmp_path):
+    (tmp_path / "a" / "samples").mkdir(parents=True)
+    (tmp_path / "a" / "metrics.jsonl").mkdir()
+    (tmp_path / "a" / "evaluation.jsonl").write_text("null\n")
+    (tmp_path / "a" / "samples" / "00000100.png").write_bytes(png()[:60])
+    with pytest.raises(InputError) as error:
+        collect([tmp_path / "a"])
+    assert re.fullmatch(
+        r"nothing to show in .*: no metrics.jsonl, checkpoint, samples or evaluation.jsonl that can be read: "
+        r"metrics.jsonl cannot be read \(Is a directory\); 1 broken line of evaluation.jsonl skipped; "
+        r"samples/00000100.png cannot be read as an image \(.*\)\.",
+        str(error.value),
+    )
+
+
+def test_runs_that_have_only_the_root_in_common_are_shown_in_the_first(tmp_path):
+    assert common([tmp_path, pathlib.Path("/elsewhere/run")]) == ("Runs", tmp_path)
 
 
 def test_of_several_directories_those_without_a_run_are_passed_over(tmp_path, caplog):

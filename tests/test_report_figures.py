@@ -30,8 +30,40 @@ def test_figures_of_different_rules_are_in_different_columns(tmp_path):
     labels = [rule.label for rule in made.rules]
     assert len(set(labels)) == 4 and labels[3] == "pixels, 100 samples against 1,000 of digits:train"
     assert "features.rule pixels in [-1, 1]" in labels[1] and "reference.sha256 00000000" in labels[2]
+    evaluate(workdir, {"fd": 6.0}, num=100, versions={"jax": "0.1"})
+    evaluate(workdir, {"fd": 7.0}, num=100, reference={"name": "/elsewhere/the_same"})  # only spelt otherwise
+    runs = collect([workdir])
+    labels = [rule.label for rule in table(runs).rules]
+    assert len(set(labels)) == 5 and ", versions.jax 0.1" in labels[4]
     said = text(written(workdir))
     assert all(label in said for label in labels)
+
+
+def test_images_that_no_run_generated_are_a_baseline(tmp_path):
+    workdir = write_run(tmp_path / "a")
+    held_out = {"kind": "data set", "name": "digits:test", "num": 200, "of": 297, "sha256": "1", "shape": [8, 8, 1]}
+    for nfe, fd in ((10, 3.0), (100, 2.0)):
+        evaluate(workdir, {"fd": fd}, nfe=nfe)
+    evaluate(workdir, {"fd": 0.5}, generated=held_out)
+    evaluate(workdir, {"fd": 0.7}, generated=held_out | {"name": "noise", "sha256": "2", "of": 200})
+    runs = collect([workdir])
+    made = table(runs)
+    assert made.columns == [("fd", 0)] and made.newest(0).generated["nfe"] == 100
+    whole = written(workdir)
+    assert re.findall(r'<th scope="col"><button type="button">([^<]*)', whole) == [
+        "step",
+        "sampler",
+        "nfe",
+        "data set",
+        "fd ↓",
+    ]
+    assert re.findall(r'class="best"[^>]*>([^<]*)', whole) == ["2"]  # of the samples
+    assert "digits:test" in text(whole) and "All samples: params EMA" in text(whole)
+    (plot,) = quality_against_nfe(runs, made)
+    assert plot["choices"][0]["options"][0]["data"] == [{"x": [10, 100], "y": [3.0, 2.0]}]
+    alone = write_run(tmp_path / "b")
+    evaluate(alone, {"fd": 0.5}, generated=held_out)
+    assert "digits:test" in text(written(alone)) and "digits:test" in text(written(workdir, alone))
 
 
 def test_how_samples_were_made_is_a_column_where_it_differs_and_hashes_are_none(tmp_path):
@@ -50,7 +82,14 @@ def test_every_figure_shows_its_whole_provenance(tmp_path):
     whole = written(workdir)
     (cell,) = re.findall(r'<td[^>]*data-tip="(\w+)"[^>]*>0.25 ± 0.5</td>', whole)
     tip = text("<main>" + re.search(rf'<template id="{cell}">(.*?)</template>', whole)[1])
-    for told in ("generated.sampler_options.variance", "posterior", "reference.sha256", "a94b35c556aa68f3", "jax"):
+    for told in (
+        "generated.sampler_options.variance",
+        "posterior",
+        "reference.sha256",
+        "a94b35c556aa68f3",
+        "jax",
+        "subset_size",
+    ):
         assert told in tip
     assert "features.rule" in tip and "2026-01-02T03:04:05" in tip and "generated.params_sha256" in tip
 

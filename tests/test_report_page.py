@@ -47,7 +47,12 @@ def reports(tmp_path_factory):
     evaluate(run, {"fd": 3.0}, step=100, features={"name": "inception", "rule": "299 x 299, bilinear"})
     modes.report([run], folder / "one.html")
     modes.report(write_sweep(folder / "runs", 50), folder / "sweep.html")
-    return {name: (folder / f"{name}.html").as_uri() for name in ("one", "sweep")}
+    bare = write_run(folder / "some" / "bare")
+    shutil.rmtree(bare / "samples")
+    broken = write_run(folder / "some" / "broken")
+    shutil.rmtree(broken / "checkpoints")
+    modes.report([bare, broken, write_run(folder / "some" / "whole")], folder / "some.html")
+    return {name: (folder / f"{name}.html").as_uri() for name in ("one", "sweep", "some")}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +205,25 @@ def test_a_sweep_is_drawn_against_its_keys_and_its_runs_are_switched_on_and_off(
     page.locator("#samples select.run").select_option(label="run33")
     assert page.locator("#samples .of-run:visible").get_attribute("data-run") == "33"
     assert page.locator("#setup .of-run:visible").get_attribute("data-run") == "33"
+
+
+def test_all_sections_show_the_run_that_one_of_them_chose(tab):
+    page = tab("some")
+
+    def shown():
+        chosen = page.locator("select.run").evaluate_all("all => all.map(select => select.selectedOptions[0]?.label)")
+        parts = [page.locator(f"#{section} .of-run:visible") for section in ("samples", "setup")]
+        return chosen, [part.get_attribute("data-run") for part in parts], [part.inner_text() for part in parts]
+
+    chosen, runs, told = shown()
+    assert chosen == ["bare"] * 2 and runs == ["0"] * 2
+    assert told[0] == "This run has no samples to show." and "Environment" in told[1]
+    page.locator("#setup select.run").select_option(label="whole")
+    chosen, runs, told = shown()
+    assert chosen == ["whole"] * 2 and runs == ["2"] * 2 and "EMA parameters" in told[0]
+    page.locator("#samples select.run").select_option(label="broken")
+    chosen, runs, told = shown()
+    assert chosen == ["broken"] * 2 and runs == ["1"] * 2 and told[1] == "This run has no setup to show."
 
 
 @pytest.mark.parametrize("name", ["one", "sweep"])

@@ -2,17 +2,18 @@
 
 import dataclasses
 import io
-import json
 import logging
 import math
 import os
 import pathlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from ddpm.errors import InputError
+from ddpm.evaluation import records
 from ddpm.training import checkpoint
 
 GRIDS = 24  # steps of sample grids on a page, over all its runs; at least the newest of each
@@ -75,23 +76,32 @@ def collect(workdirs: list[pathlib.Path]) -> list[Collected]:
     kept = [run for run in runs if run.metrics or run.record or run.evaluations or run.grids or run.pictures]
     if not kept:
         where = ", ".join(map(str, workdirs[:3])) + (", ..." if len(workdirs) > 3 else "")
-        raise InputError(f"nothing to show in {where}: no metrics.jsonl, checkpoint, samples or evaluation.jsonl.")
+        found = "; ".join(note for run in runs[:3] for note in run.notes)
+        raise InputError(
+            f"nothing to show in {where}: no metrics.jsonl, checkpoint, samples or evaluation.jsonl"
+            f"{found and f' that can be read: {found}'}."
+        )
     for run in runs:
         if run not in kept:
             logging.warning("%s is no run: passed over", run.workdir)
-        for note in run.notes * (run in kept):
+        elif not run.record:
+            run.notes.append("no checkpoint that can be read, so configuration, data and versions are not known")
+        for note in run.notes:
             logging.warning("%s: %s", run.workdir, note)
     return kept
 
 
 def common(workdirs: list[pathlib.Path]) -> tuple[str, pathlib.Path]:
-    """A title for runs, and the directory of their page: the run's own, or that which holds them all."""
+    """A title for runs, and the directory of their page: the run's own, or that which holds them all; where only the
+    root of the disk does, the first run's."""
     absolute = {pathlib.Path(os.path.abspath(path)): path for path in workdirs}
     if len(absolute) == 1:
         return next(iter(absolute)).name, workdirs[0]
     place = pathlib.Path(os.path.commonpath([path.parent for path in absolute]))
+    if not place.name:
+        return "Runs", workdirs[0]
     near = pathlib.Path(os.path.relpath(place))
-    return f"Runs of {place.name}" if place.name else "Runs", place if ".." in near.parts else near
+    return f"Runs of {place.name}", place if ".." in near.parts else near
 
 
 def short_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
@@ -105,10 +115,8 @@ def _read(workdir: pathlib.Path, name: str, max_grids: int) -> Collected:
     if not workdir.is_dir():
         return run
     run.metrics = sorted(_rows(run, "metrics.jsonl", _is_metrics), key=lambda row: row["step"])
-    run.evaluations = _rows(run, "evaluation.jsonl", _is_evaluation)
+    run.evaluations = _rows(run, records.FILE, records.is_record)
     run.record = _record(run)
-    if not run.record:
-        run.notes.append("no checkpoint that can be read, so configuration, data and versions are not known")
     sheets = {
         int(file.stem): {"EMA": file, "raw": file.with_stem(f"{file.stem}_raw")}
         for file in workdir.glob("samples/*.png")
@@ -130,33 +138,19 @@ def _read(workdir: pathlib.Path, name: str, max_grids: int) -> Collected:
     return run
 
 
-def _rows(run: Collected, file: str, valid) -> list[dict]:
-    path, rows, broken = run.workdir / file, [], 0
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if valid(row):
-            rows.append(row)
-        else:
-            broken += bool(line.strip())
+def _rows(run: Collected, file: str, valid: Callable[[object], bool]) -> list[dict]:
+    try:
+        found, broken = records.rows(run.workdir / file, valid)
+    except OSError as error:
+        run.notes.append(f"{file} cannot be read ({error.strerror})")
+        return []
     if broken:
         run.notes.append(f"{broken} broken line{'s' * (broken > 1)} of {file} skipped")
-    return rows
+    return found
 
 
-def _is_metrics(row) -> bool:
+def _is_metrics(row: object) -> bool:
     return isinstance(row, dict) and isinstance(row.get("step"), int)
-
-
-def _is_evaluation(row) -> bool:
-    return (
-        isinstance(row, dict)
-        and isinstance(row.get("figures"), dict)
-        and isinstance(row.get("provenance"), dict)
-        and isinstance(row["provenance"].get("generated"), dict)
-    )
 
 
 def number(value) -> float | int | None:
@@ -178,8 +172,8 @@ def _record(run: Collected) -> dict:
 def _picture(run: Collected, file: pathlib.Path) -> bytes | None:
     if not file.exists():
         return None
-    content = file.read_bytes()
     try:
+        content = file.read_bytes()
         Image.open(io.BytesIO(content)).load()
     except (OSError, SyntaxError, ValueError) as error:
         run.notes.append(f"{file.relative_to(run.workdir)} cannot be read as an image ({str(error).splitlines()[0]})")

@@ -11,7 +11,7 @@ from ddpm.report.collect import PICTURES, Collected
 from ddpm.report.markup import Tips, cell, element, picture, select, sorted_table, text, tip, values
 from ddpm.report.plots import COLOURS, dash
 from ddpm.report.sweep import last
-from ddpm.report.table import Row, Table, heading, settings_that_vary, unsaid
+from ddpm.report.table import NO_SAMPLES, Row, Table, heading, settings_that_vary, unsaid
 
 ALWAYS = ("step", "sampler", "nfe")  # columns of how samples were generated; others where they vary
 NAMED = 3  # runs that a note names
@@ -75,8 +75,10 @@ def figures_table(runs: list[Collected], figures: Table, tips: Tips) -> str:
         rows.append([*first, *settings, *_figure_cells(figures, row, figures.rows, tips)])
     groups = [("", several + len(generated), None), *_rule_groups(figures, tips)]
     heads = ["run"] * several + list(map(_short, generated)) + _figure_heads(figures)
-    first = figures.rows[0].generated.items()
-    same = {k: v for k, v in first if v is not None and k not in generated and not unsaid(k) and k != "num_steps"}
+    first = next((row.generated for row in figures.rows if row.is_sampled), {})
+    same = {
+        k: v for k, v in first.items() if v is not None and k not in generated and not unsaid(k) and k != "num_steps"
+    }
     told = ", ".join(f"{_short(key)} {text(value)}" for key, value in same.items())
     caption = (
         f"↑ higher is better, ↓ lower. Hover or tap a figure for how it was made.{' All samples: ' * bool(told)}{told}"
@@ -85,15 +87,16 @@ def figures_table(runs: list[Collected], figures: Table, tips: Tips) -> str:
 
 
 def chosen_run(runs: list[Collected], section: Callable[[Collected], str]) -> str:
-    """A section of each run, of which the chosen one is shown; runs without it are not offered."""
-    parts = {i: inner for i, run in enumerate(runs) if (inner := section(run))}
-    if not parts:
+    """A section of each run, of which the chosen one is shown."""
+    parts = [section(run) for run in runs]
+    if not any(parts):
         return ""
-    names = {i: runs[i].name for i in parts}
-    picker = element("div", select("Run", names, class_="run"), class_="choices") if len(runs) > 1 else ""
-    first = next(iter(parts))
-    return picker + "".join(
-        element("div", inner, class_="of-run", data_run=i, hidden=i != first) for i, inner in parts.items()
+    # Every picker offers all runs, since one choice is for all of them.
+    names = {i: run.name for i, run in enumerate(runs)}
+    picker = select("Run", names, class_="run", autocomplete="off") if len(runs) > 1 else ""
+    nothing = element("p", f"This run has no {section.__name__} to show.", class_="quiet")
+    return element("div", picker, class_="choices") * bool(picker) + "".join(
+        element("div", inner or nothing, class_="of-run", data_run=i, hidden=i != 0) for i, inner in enumerate(parts)
     )
 
 
@@ -164,7 +167,7 @@ def _generated_columns(rows: list[Row]) -> list[str]:
     """Keys of how samples were generated that are columns: those always of interest, and those that vary."""
     varied = settings_that_vary(rows)
     known = dict.fromkeys(key for row in rows for key in row.generated)
-    return [key for key in known if key in ALWAYS or key in varied]
+    return [key for key in known if key in ALWAYS or key in varied or key == NO_SAMPLES]
 
 
 def _short(key: str) -> str:
@@ -183,15 +186,16 @@ def _figure_heads(figures: Table) -> list[str]:
 
 
 def _figure_cells(figures: Table, row: Row | None, among: list[Row | None], tips: Tips) -> list[str]:
-    """The figures of a row, the best of each column bold."""
+    """The figures of a row, the best samples of each column bold."""
     cells = []
     for column in figures.columns:
         here = row.cells.get(column) if row else None
         if here is None:
             cells.append(cell(None))
             continue
-        others = [other.cells[column].value for other in among if other and column in other.cells]
-        is_best = len(others) > 1 and here.value == best(column[0], others)
+        rivals = [other for other in among if other and other.is_sampled and column in other.cells]
+        others = [other.cells[column].value for other in rivals]
+        is_best = row.is_sampled and len(others) > 1 and here.value == best(column[0], others)
         shown = text(float(here.value)) + (f" ± {text(float(here.std))}" if here.std is not None else "")
         told = tips.add(flat(here.provenance))
         cells.append(cell(here.value, escape(shown), class_="best" * is_best, **tip(told)))
