@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import operator
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -48,9 +50,12 @@ def find(kind: str, place: str, name: str) -> Callable:
     if "." in name:
         place, _, name = name.rpartition(".")
         try:
-            return getattr(importlib.import_module(place), name)
+            found = getattr(importlib.import_module(place), name)
         except (ImportError, AttributeError) as error:
             raise InputError(f"{kind} '{place}.{name}' cannot be imported: {error}.") from error
+        if not callable(found):
+            raise InputError(f"{kind} '{place}.{name}' is no function or class, but {found!r:.50}.")
+        return found
     known = public(importlib.import_module(place), name) or public(importlib.import_module(place))
     if name not in known:
         raise unknown_name(kind, name, known)
@@ -125,7 +130,7 @@ def process(config: ConfigDict) -> VP:
     """The forward process of `config.schedule`."""
     section = config.schedule
     schedule = find("schedule", schedules.__name__, section.name)
-    return VP(call("schedule", schedule, section.T, options=options_of(section)))
+    return VP(np.asarray(call("schedule", schedule, section.T, options=options_of(section))))
 
 
 def network(config: ConfigDict, shape: tuple[int, int, int]) -> Network:
@@ -156,13 +161,19 @@ def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
         raise InputError(f"optax.{section.name} is no optimizer: it takes no learning_rate. DDPM uses adam.")
     options = options_of(section)
     call("optimizer", method, section.learning_rate, options=options)
-    return optimizer.optimizer(
+    tx = optimizer.optimizer(
         lambda rate: method(rate, **options),
         learning_rate=section.learning_rate,
         warmup_steps=section.warmup_steps,
         clip_norm=section.clip_norm,
         accumulate=section.accumulate,
     )
+    weights = {"weight": jnp.zeros((2, 2))}
+    try:
+        jax.eval_shape(lambda w: tx.update(w, tx.init(w), w), weights)
+    except TypeError as error:
+        raise InputError(f"optax.{section.name} needs more than gradients and parameters: {error}.") from error
+    return tx
 
 
 def train_step(config: ConfigDict, net: Network, tx: optax.GradientTransformation, **options) -> Callable:
@@ -189,7 +200,7 @@ def with_sampler(
     config = ConfigDict(config.to_dict())
     section = config.sampler
     section.name = sampler or section.name
-    section.num_steps = section.num_steps if num_steps is None else num_steps
+    section.num_steps = section.num_steps if num_steps is None else operator.index(num_steps)
     section.batch_size = section.batch_size if batch_size is None else batch_size
     section[own_name(section)] = options_of(section) | options
     return config

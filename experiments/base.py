@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
                 num_steps=800_000,  # optimizer updates, skipped ones included
                 steps_per_dispatch=0,  # steps compiled into one; 0 chooses: 1 on CPU, 10 on accelerators
                 log_every=100,
-                sample_every=10_000,  # 64 images of fixed seeds; 0 for never
+                sample_every=10_000,  # 64 images of fixed seeds, and a checkpoint; 0 for never
                 evaluate_every=50_000,  # figures of the EMA, and a checkpoint; 0 for never
                 save_every=5_000,  # and at the end
                 keep=2,  # newest checkpoints kept

@@ -183,7 +183,7 @@ MISTAKES = {
     "a workdir of another experiment": (
         [*TINY, "--workdir=RUN", "--config.model.unet.channels=16"],
         "RUN holds another experiment: model.unet.channels: 8 -> 16. Give its own configuration, another --workdir, "
-        "or --accept_changes to go on with its parameters all the same.",
+        "or --accept_changes to go on with its parameters all the same, if they fit.",
     ),
     "samples of no run": (["--workdir=E", "--mode=sample"], "no checkpoint in"),
     "too many steps": (

@@ -141,6 +141,10 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         ({"data.name": "digit"}, "unknown data set 'digit'. Did you mean 'digits'? Known: digits, folder, npz, tfds."),
         ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: unet."),
         ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Near to it: adam, "),
+        ({"optimizer.name": "lbfgs"}, "optax.lbfgs needs more than gradients and parameters: "),
+        ({"schedule.name": "math.pi"}, "schedule 'math.pi' is no function or class, but 3.141592653589793."),
+        ({"schedule.name": "math.sqrt"}, "alpha_bar of shape () is no table of T + 1 >= 3 values that starts with 1."),
+        ({"model.unet.dtype": "float64"}, "unknown model.unet.dtype 'float64'. Did you mean "),
         ({"optimizer.name": "clip"}, "optax.clip is no optimizer: it takes no learning_rate. DDPM uses adam."),
         ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),
         ({"schedule.T": 1}, "T = 1 noise levels are too few; a schedule needs T >= 2 (DDPM uses 1000)."),
@@ -204,7 +208,7 @@ def test_a_changed_configuration_is_told_and_refused_where_it_corrupts(tiny, key
             config.check_same_run(old, config.to_json(tiny), "runs/x", False)
         assert str(caught.value) == (
             f"runs/x holds another experiment: {line}. Give its own configuration, another --workdir, "
-            "or --accept_changes to go on with its parameters all the same."
+            "or --accept_changes to go on with its parameters all the same, if they fit."
         )
     assert config.check_same_run(old, config.to_json(tiny), "runs/x", True) == [line]
 

@@ -267,7 +267,7 @@ def test_the_loop_saves_samples_and_logs_when_due(steps_per_dispatch):
     seen = Recorded()
     step, state = seen.run(steps_per_dispatch=steps_per_dispatch, sample_every=6)
     assert (step, int(state.batch)) == (10, 10)
-    assert seen.saved == [5, 10] and seen.previewed == [6, 10] and [s for s, _ in seen.logged] == [4, 8, 10]
+    assert seen.saved == [5, 6, 10] and seen.previewed == [6, 10] and [s for s, _ in seen.logged] == [4, 8, 10]
 
 
 @pytest.mark.parametrize("steps_per_dispatch", [1, 2])

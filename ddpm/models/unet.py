@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
@@ -21,7 +22,7 @@ from ddpm.models.layers import (
 )
 from ddpm.shapes import Images
 
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16")
 
 
 class UNet(nn.Module):
@@ -115,8 +116,9 @@ class UNet(nn.Module):
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.unet.dropout = {self.dropout} is not in [0, 1); DDPM uses 0.1.")
-        if self.dtype not in DTYPES:
-            raise unknown_name("model.unet.dtype", self.dtype, DTYPES)
+        known = DTYPES + ("float64",) * jax.config.jax_enable_x64  # which flax makes float32 without x64
+        if self.dtype not in known:
+            raise unknown_name("model.unet.dtype", self.dtype, known)
         halvings = len(self.channel_mult) - 1
         for side, size in (("height", height), ("width", width)):
             if size % 2**halvings:

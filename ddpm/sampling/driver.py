@@ -18,7 +18,7 @@ class Sampler(NamedTuple):
     """An algorithm: one transition, its order of convergence, and what it costs.
 
     step: (denoise, x_t, t, s, keys) -> x_s, for times s < t and one key per sample.
-    order: global order of convergence in the step size (1/2 or less for stochastic ones, weak order 1).
+    order: global order of convergence in the step size; of a stochastic one, in distribution (weak order).
     nfe: network evaluations a step.
     """
 

@@ -11,6 +11,7 @@ import logging
 import pathlib
 import platform
 import shutil
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,15 @@ for _name in ("absl", "asyncio"):
     logging.getLogger(_name).addFilter(
         lambda log: log.levelno < logging.WARNING or "orbax" not in log.pathname + log.getMessage()
     )
+
+
+def _without_orphans(unraisable, before=sys.unraisablehook):
+    # Of a read or write that failed: the others that were under way find its event loop gone.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        before(unraisable)
+
+
+sys.unraisablehook = _without_orphans
 
 
 class Broken(Exception):

@@ -23,7 +23,8 @@ class Plan:
     """When a run does what, in steps; a step is one optimizer update, or one skipped.
 
     num_steps: steps of the whole run; after the last one it saves.
-    log_every, sample_every, evaluate_every, save_every: at multiples of these and at the last step; 0 for never.
+    log_every, sample_every, evaluate_every, save_every: at multiples of these and at the last step; 0 for never. A step
+      that is sampled or evaluated is saved too.
     batch_size, accumulate: images a batch, and batches a step.
     max_skipped: batches skipped in a row, for what is not finite, before the run stops.
 
@@ -129,15 +130,13 @@ def train(
     while True:
         # Before the next batch is drawn: all see state `step` and change nothing in it.
         paused, last = time.monotonic(), step >= plan.num_steps
-        evaluated = step and plan.due(step, plan.evaluate_every)
-        if evaluated or last or plan.due(step, plan.save_every):
-            save(
-                step, state
-            )  # first: what follows takes long, and an interruption may be no more than a minute's notice
+        evaluated, previewed = plan.due(step, plan.evaluate_every), plan.due(step, plan.sample_every)
+        if evaluated or previewed or last or plan.due(step, plan.save_every):
+            save(step, state)  # first: what follows takes long, and a signal may be half a minute's notice
         with contextlib.suppress(Interrupted):
             if evaluated and not interrupted():
                 evaluate(step, state)
-            if plan.due(step, plan.sample_every) and not interrupted():
+            if previewed and not interrupted():
                 preview(step, state)
         since += time.monotonic() - paused
         stop = interrupted()
