@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -25,8 +24,8 @@ class Dataset:
     """Images by random access: `images[i]` is uint8 [height, width, channels], `len(images)` their number.
 
     Args:
-      images: a uint8 array [count, height, width, channels], or a sequence that reads image i when asked; its
-        `content(i)`, where it has one, are the bytes that image i is made from.
+      images: a uint8 array [count, height, width, channels], or a sequence that reads image i when asked. Where
+        to read an image costs more than to read its file, `digests()` yields the SHA-256 of what each is read from.
       classes: names of the classes; empty if there are none.
       labels: the class of each image, an index into `classes`; None where it is not known.
     Raises:
@@ -60,11 +59,13 @@ class Dataset:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of every image in its order: of its pixels, or of its `content`."""
-        content = getattr(self.images, "content", lambda i: np.ascontiguousarray(self.images[i]))
+        """16 hexadecimal digits of the SHA-256 of every image in its order: of its pixels, or by its `digests`."""
+        digests = getattr(self.images, "digests", lambda: map(_digest, self.images))
         sha = hashlib.sha256(str(self.facts.shape).encode())
-        with ThreadPoolExecutor() as threads:
-            each = map if isinstance(self.images, np.ndarray) else threads.map  # threads are for what is read
-            for digest in each(lambda i: hashlib.sha256(content(i)).digest(), range(len(self.images))):
-                sha.update(digest)
+        for digest in digests():
+            sha.update(digest)
         return sha.hexdigest()[:16]
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image)).digest()
