@@ -51,6 +51,16 @@ def test_a_folder_is_known_by_its_files_wherever_it_lies(tmp_path):
     assert sha("a") != before
 
 
+def test_a_classifier_whose_file_broke_is_trained_again(tmp_path):
+    dataset = Dataset(IMAGES, ("a", "b"), np.arange(600) % 2)
+    sha = classifier(dataset=dataset, steps=2).sha256
+    (file,) = tmp_path.rglob("*-2.npz")
+    whole = file.read_bytes()
+    for place in (0, len(whole) // 2, len(whole) - 30):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        assert classifier(dataset=dataset, steps=2).sha256 == sha
+
+
 def test_a_classifier_of_other_labels_is_another():
     def sha(labels, classes=("a", "b")):
         return classifier(dataset=Dataset(IMAGES, classes, labels), steps=2).sha256
