@@ -8,7 +8,7 @@ INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
 train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures, write the report
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
-	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode eval
+	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits --mode eval --metrics fid,pr,memorisation
 	$(RUN) -m ddpm.main --mode report --workdir runs/digits
 
 test: $(VENV)/installed-test lint  ## all tests but those against diffusers

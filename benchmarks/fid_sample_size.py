@@ -22,10 +22,10 @@ from experiments import base
 def main(images: str, reference: str, num: int, num_reference: int, features: str, sizes: int) -> bool:
     """Prints the table; whether the distance falls with every larger n."""
     config = base.get_config()
-    config.evaluation.update(metrics=("fid",), reference=reference, num=num, num_reference=num_reference)
+    config.evaluation.update(metrics=("fid",), reference=reference, num_reference=num_reference)
     config.evaluation.features.name = features
     evaluator = Evaluator(config, named_dataset(reference, config), functools.partial(print, flush=True))
-    real, shuffled = evaluator.reference.moments("pool"), evaluator.images(images).of("pool", "fid")
+    real, shuffled = evaluator.reference.moments("pool"), evaluator.images(images, num).of("pool", "fid")
     d = shuffled.shape[1]
     # One choice of n images is noisy where n is near d: the mean of three.
     orders = [np.random.default_rng(seed).permutation(num) for seed in range(3)]

@@ -33,7 +33,7 @@ def main(workdir: pathlib.Path, num: int, features: str, step: int | None) -> bo
     noise = np.random.default_rng(0).integers(0, 256, (num, *run.facts.shape), dtype=np.uint8)
 
     compared = {
-        f"held-out ({name}:test)": evaluator.images(f"{name}:test"),
+        f"held-out ({name}:test)": evaluator.images(f"{name}:test", num),
         f"step {run.step}": run.extracted(sampler="ddim", num_steps=50),
         f"step {half.step}": half.extracted(sampler="ddim", num_steps=50),
         "uniform noise": evaluator.samples(of_dataset(Dataset(noise), "noise"), None),

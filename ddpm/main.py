@@ -22,7 +22,10 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as ex
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare"], "What to do.")
 NUM = flags.DEFINE_integer(
-    "num", None, "Images to draw, in modes sample (64) and eval (evaluation.num).", lower_bound=1
+    "num",
+    None,
+    "Images to draw, in modes sample (64) and eval (evaluation.num); with --images, of these (all).",
+    lower_bound=1,
 )
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and eval.")
 OUT = flags.DEFINE_string(
@@ -45,6 +48,15 @@ IMAGES = flags.DEFINE_string(
 )
 REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
+EVAL = ("workdir", "metrics", "num", "reference", "features", "inception")
+TAKES = {
+    "train": ("workdir", "accept_changes"),
+    "sample": ("workdir", "step", "accept_changes", "num", "seed", "sampler", "num_steps"),
+    "eval": (*EVAL, "step", "accept_changes", "seed", "sampler", "num_steps"),
+    "eval --images": (*EVAL, "images", "out"),
+    "report": ("workdir", "out"),
+    "prepare": (),
+}
 
 
 def main(argv: list[str]) -> int:
@@ -69,6 +81,11 @@ def _run(more: list[str]) -> int:
         raise InputError(
             f"{more[0]!r} is no flag: --mode {mode} takes nothing else; only --mode report takes several runs."
         )
+    whole = "eval --images" if mode == "eval" and IMAGES.value else mode
+    for name in sorted({flag for taken in TAKES.values() for flag in taken} - set(TAKES[whole])):
+        if flags.FLAGS[name].present:
+            users = " or ".join(f"--mode {mode}" for mode, taken in TAKES.items() if name in taken)
+            raise InputError(f"--{name} does nothing in --mode {whole}, only in {users}.")
     if config is not None:
         sharding.split_cpu(config.training.cpu_devices)
     if mode == "prepare":
@@ -79,7 +96,8 @@ def _run(more: list[str]) -> int:
                 "--images needs --config, whose data are the real images and whose evaluation says how to compare."
             )
         config.update_from_flattened_dict(_changes())
-        return modes.evaluate_images(config, IMAGES.value, pathlib.Path(OUT.value) if OUT.value else None)
+        workdir, out = (pathlib.Path(flag.value) if flag.value else None for flag in (WORKDIR, OUT))
+        return modes.evaluate_images(config, IMAGES.value, num=NUM.value, workdir=workdir, out=out)
     if WORKDIR.value is None:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
     workdir = pathlib.Path(WORKDIR.value)

@@ -17,6 +17,7 @@ from ddpm.config import check_same_run, to_json
 from ddpm.data import tfds
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator
+from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
 from ddpm.evaluation.neighbours import nearest
@@ -53,23 +54,35 @@ def evaluate(
     for name, steps in itertools.product(samplers, num_steps):
         choice = dict(seed=seed, sampler=name, num_steps=steps)
         _print_record(run.evaluate(**choice))
-        real = run.evaluator().reference
-        if real.source is not None:
-            picture = _neighbours(run.extracted(**choice), real)
+        if "memorisation" in run.config.evaluation.metrics:  # all training images have been seen by the network then
+            picture = _neighbours(run.extracted(**choice), run.evaluator().training)
             pictures.save_png(workdir / "evaluation" / "neighbours.png", picture)
     print(f"written to {workdir}/evaluation.jsonl")
     return 0
 
 
-def evaluate_images(config: ConfigDict, name: str, out: pathlib.Path | None) -> int:
-    """Figures of a folder, a .npz file or a data set against the data of an experiment; with `out`, its statistics only."""
+def evaluate_images(
+    config: ConfigDict, name: str, *, num: int | None, workdir: pathlib.Path | None, out: pathlib.Path | None
+) -> int:
+    """Figures of a folder, a .npz file or a data set against the data of an experiment; with `out`, its statistics only.
+
+    Args:
+      num: of the images; None for all.
+      workdir: of a run whose report shows the figures beside its own.
+    """
+    if workdir is not None and not workdir.is_dir():
+        raise InputError(f"{workdir} is no run: --workdir beside --images is a run whose report shows the figures too.")
     evaluator = Evaluator(config, build.dataset(config), functools.partial(print, flush=True))
-    images = evaluator.images(name)
-    if out is None:
-        _print_record(evaluator(images))
-    else:
+    images = evaluator.images(name, num)
+    if out is not None:
         evaluator.write_statistics(out, images)
         print(f"statistics of {images.about['num']} images of {name} written to {out}: --reference {out}")
+        return 0
+    record = evaluator(images)
+    _print_record(record)
+    if workdir is not None:
+        records.store(workdir, record)
+        print(f"written to {workdir}/evaluation.jsonl")
     return 0
 
 

@@ -70,6 +70,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         )
         closing.callback(checkpoints.close)  # after an error too, what is being written gets written
         first, state = checkpoints.restore(abstract) or (0, init(build.init_key(config)))
+        records.forget_after(workdir, first)
         project = config.training.wandb
         writer = metrics.Metrics(workdir, first, [WandbWriter(workdir, project, record["config"])] if project else [])
         closing.callback(writer.close)

@@ -74,7 +74,13 @@ def test_training_evaluates_and_keeps_the_best(workdir):
 
 
 def test_evaluation_prints_and_writes_its_figures(workdir):
-    flags = ("--mode=eval", "--num=80", "--metrics=fid,pr,drift", "--sampler=ddim,ancestral", "--num_steps=2,4")
+    flags = (
+        "--mode=eval",
+        "--num=80",
+        "--metrics=fid,pr,drift,memorisation",
+        "--sampler=ddim,ancestral",
+        "--num_steps=2,4",
+    )
     code, out, err = run(*TINY, f"--workdir={workdir}", *flags)
     assert code == 0, err
     rows = [row for row in records(workdir) if row["provenance"]["generated"]["when"] == "afterwards"]
@@ -100,6 +106,15 @@ def test_images_are_evaluated_without_a_run(tmp_path):
     code, out, err = run(*TINY, *flags, "--metrics=fid", f"--reference={tmp_path}/digits.npz")
     assert code == 0 and "fd " in out, err
     assert abs(float(out.splitlines()[-1].split()[1])) < 1e-9
+
+
+def test_images_evaluated_beside_a_run_are_in_its_report(workdir):
+    before = len(records(workdir))
+    code, out, err = run(
+        *TINY, f"--workdir={workdir}", "--mode=eval", "--images=digits:test", "--num=90", "--metrics=pr"
+    )
+    assert code == 0 and "90 images of digits:test" in out, err
+    assert records(workdir)[-1]["provenance"]["generated"]["num"] == 90 and len(records(workdir)) == before + 1
 
 
 def test_the_report_of_a_run_is_one_page(workdir):
@@ -207,6 +222,10 @@ MISTAKES = {
     "several samplers for one picture": (
         ["--workdir=RUN", "--mode=sample", "--sampler=ddim,ancestral"],
         "--mode sample takes one --sampler and one --num_steps; --mode eval compares several.",
+    ),
+    "a flag of another mode": (
+        ["--workdir=RUN", "--mode=sample", "--out=x.png"],
+        "--out does nothing in --mode sample, only in --mode eval --images or --mode report.",
     ),
     "images against nothing": (
         ["--mode=eval", "--images=E"],

@@ -44,6 +44,15 @@ def test_labels_are_the_classes_of_the_images(prepared):
     assert tfds(**prepared("ddpm_grey")).labels is None
 
 
+def test_a_set_is_known_by_its_records_without_decoding_one(prepared, monkeypatch):
+    where = prepared("ddpm_colour")
+    train, head = (tfds(split=split, **where) for split in ("train", "train[:19]"))
+    names = {train.sha256, head.sha256, tfds(split="test", **where).sha256, tfds(size=4, **where).sha256}
+    assert len(names) == 4 and tfds(split="train", **where).sha256 == train.sha256
+    monkeypatch.setattr(type(train.images), "__getitem__", None)
+    assert len(list(train.images.digests())) == 20
+
+
 def test_tfds_reads_what_was_written(prepared):
     where = prepared("ddpm_colour")
     train, test = tfds(split="train", **where), tfds(split="test", **where)

@@ -15,8 +15,8 @@ from ddpm.diffusion.process import VP
 from ddpm.errors import InputError
 from ddpm.rng import stream
 from ddpm.training import loop, sharding
-from ddpm.training.optimizer import optimizer
 from ddpm.training.interrupt import Interrupted
+from ddpm.training.optimizer import optimizer
 from ddpm.training.state import init_state
 from ddpm.training.step import by_quarter, ema_decay, train_step
 

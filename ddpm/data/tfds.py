@@ -1,12 +1,13 @@
 """Any image set of TensorFlow Datasets, read without TensorFlow from its array_record form."""
 
 import functools
+import hashlib
 import pathlib
 import re
 import socket
 import textwrap
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlparse
 
 import numpy as np
@@ -16,6 +17,7 @@ from ddpm.data.crop import square
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError, unknown_name
 
+RECORDS = 1024  # read at once to be hashed
 PORTS = {"http": 80, "ftp": 21}
 
 
@@ -34,14 +36,27 @@ class Records(Sequence):
         try:
             image = self.source[i]["image"]
         except (RuntimeError, OSError) as error:  # RuntimeError is array_record's
-            raise InputError(
-                f"record {i} in {self.path} cannot be read ({_line(error)}). Remove that folder and run the same "
-                "command with --mode prepare."
-            ) from error
+            raise self._unreadable(f"record {i}", error) from error
         if not self.size:
             return image
         grey = image.shape[-1] == 1
         return square(Image.fromarray(image.squeeze(-1) if grey else image), self.size, 1 if grey else 3)
+
+    def digests(self) -> Iterator[bytes]:
+        """The SHA-256 of each record; none is decoded."""
+        for first in range(0, len(self), RECORDS):
+            last = min(first + RECORDS, len(self))
+            try:
+                records = self.source.data_source.__getitems__(range(first, last))
+            except (RuntimeError, OSError) as error:
+                raise self._unreadable(f"one of records {first} to {last - 1}", error) from error
+            yield from (hashlib.sha256(record).digest() for record in records)
+
+    def _unreadable(self, what: str, error: Exception) -> InputError:
+        return InputError(
+            f"{what} in {self.path} cannot be read ({_line(error)}). Remove that folder and run the same command with "
+            "--mode prepare."
+        )
 
 
 class Labels(Sequence):

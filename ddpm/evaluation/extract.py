@@ -43,6 +43,9 @@ class Features(Mapping):
             raise KeyError(tap)
         return np.concatenate(list(self.pieces(tap)))
 
+    def __contains__(self, tap: object) -> bool:
+        return tap in self._taps  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._taps)
 

@@ -34,8 +34,8 @@ class Source:
 
     @property
     def key(self) -> str:
-        """What names the images in a cache: a hash of all that is known of them."""
-        return digest(self.about)
+        """What names the images in a cache: a hash of all that is known of them but for their name."""
+        return digest({key: value for key, value in self.about.items() if key != "name"})
 
 
 def digest(about: dict) -> str:
