@@ -46,8 +46,8 @@ def test_a_run_that_stops_for_what_is_not_finite_says_so_in_one_line_and_its_las
 
 def test_a_truncated_checkpoint_is_told_of_in_one_line(tmp_path):
     assert run(*TINY, "--config.training.num_steps=20", f"--workdir={tmp_path}")[0] == 0
-    newest = tmp_path / "checkpoints" / "20" / "state"
-    os.truncate(max(newest.rglob("d/*"), key=lambda path: path.stat().st_size), 100)
+    for path in (tmp_path / "checkpoints" / "20" / "state").rglob("d/*"):  # which of them holds what varies
+        os.truncate(path, min(100, path.stat().st_size))
     code = f"import ddpm, time; print(ddpm.load({str(tmp_path)!r}).step); time.sleep(1)"
     for _ in range(3):  # what is left over of a read comes late, and not always
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -28,10 +28,13 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 # Orbax reports a failure by hundreds of lines from its threads; what failed is raised and told in one line here.
+def _is_ours(log: logging.LogRecord) -> bool:
+    text = log.pathname + log.getMessage()
+    return log.levelno < logging.WARNING or not any(name in text for name in ("orbax", "tensorstore", "OCDBT"))
+
+
 for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(
-        lambda log: log.levelno < logging.WARNING or "orbax" not in log.pathname + log.getMessage()
-    )
+    logging.getLogger(_name).addFilter(_is_ours)
 
 
 def _without_orphans(unraisable, before=sys.unraisablehook):
