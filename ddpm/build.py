@@ -143,6 +143,7 @@ def network(config: ConfigDict, shape: tuple[int, int, int]) -> Network:
     backbone = find("model", "ddpm.models", section.name)
     model = call("model", backbone, shape[-1], options=options_of(section))
 
+    @jax.jit  # traced once, by the check below
     def init(key):
         return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,), jnp.int32))["params"]
 
