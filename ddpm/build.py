@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Feed, feed
 from ddpm.diffusion import schedules
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError, unknown_name
 from ddpm.evaluation.network import FeatureNetwork
 from ddpm.rng import stream

@@ -27,3 +27,10 @@ def check_at_least(low: int, **values: int) -> None:
     for name, value in values.items():
         if not value >= low:
             raise InputError(f"{name} = {value} must be at least {low}.")
+
+
+def check_inside(low: float | int, high: float | int, *, usual: str, **values: float | int) -> None:
+    """Raises InputError for a value outside the open interval (low, high), by its name; `usual` says what is."""
+    for name, value in values.items():
+        if not low < value < high:
+            raise InputError(f"{name} = {value} is not in ({low:g}, {high:g}); {usual}.")

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ddpm import build
 from ddpm.config import from_json
 from ddpm.data.images import Facts
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.process import Process
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
@@ -39,7 +39,7 @@ class Run:
         self.workdir, self.config, self.facts, self.step = workdir, config, facts, step
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
-        self.process: VP = build.process(config)
+        self.process: Process = build.process(config)
         self._network = build.network(config, facts.shape)
         self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(

@@ -27,10 +27,13 @@ def get_config() -> ConfigDict:
                 npz=dict(path="", array="arr_0", labels="arr_1"),
             ),
             schedule=dict(
-                name="linear",  # a function of ddpm/diffusion/schedules.py: linear, cosine
+                name="linear",  # a function of ddpm/diffusion/schedules.py: linear, quadratic, cosine, sigmoid, sqrt
                 T=1000,  # noise levels
                 linear=dict(beta_1=1e-4, beta_T=0.02),
+                quadratic=dict(beta_1=1e-4, beta_T=0.02),
                 cosine=dict(s=0.008, beta_max=0.999),
+                sigmoid=dict(start=-3.0, end=3.0, tau=1.0, beta_max=0.999),
+                sqrt=dict(s=1e-4, beta_max=0.999),
             ),
             model=dict(
                 name="unet",  # a file of ddpm/models

@@ -175,7 +175,7 @@ MISTAKES = {
     ),
     "an unknown schedule": (
         [*TINY, "--workdir=W", "--config.schedule.name=cosin"],
-        "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear.",
+        "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear, quadratic, sigmoid, sqrt.",
     ),
     "a size that does not divide": (
         ["--config=experiments/digits.py", "--workdir=W", "--config.model.unet.channel_mult=(1,1,1,1,1)"],

@@ -137,13 +137,16 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"sampler.name": "dimm"}, "unknown sampler 'dimm'. Did you mean 'ddim'? Known: ancestral, ddim."),
-        ({"schedule.name": "cosin"}, "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear."),
+        (
+            {"schedule.name": "cosin"},
+            "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear, quadratic, sigmoid, sqrt.",
+        ),
         ({"data.name": "digit"}, "unknown data set 'digit'. Did you mean 'digits'? Known: digits, folder, npz, tfds."),
         ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: unet."),
         ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Near to it: adam, "),
         ({"optimizer.name": "lbfgs"}, "optax.lbfgs needs more than gradients and parameters: "),
         ({"schedule.name": "math.pi"}, "schedule 'math.pi' is no function or class, but 3.141592653589793."),
-        ({"schedule.name": "math.sqrt"}, "alpha_bar of shape () is no table of T + 1 >= 3 values that starts with 1."),
+        ({"schedule.name": "math.floor"}, "alpha_bar of shape () is no table of T + 1 >= 3 values that starts with 1."),
         ({"model.unet.dtype": "float64"}, "unknown model.unet.dtype 'float64'. Did you mean "),
         ({"optimizer.name": "clip"}, "optax.clip is no optimizer: it takes no learning_rate. DDPM uses adam."),
         ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),

@@ -9,7 +9,7 @@ from oracles import affine_moments, gaussian_eps, gaussian_ode, mixture_eps, pos
 
 from ddpm import build, sampling
 from ddpm.diffusion import schedules
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 from ddpm.sampling import batched, driver

@@ -11,7 +11,7 @@ from ddpm import build
 from ddpm.data.images import Dataset
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion import schedules
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError
 from ddpm.rng import stream
 from ddpm.training import loop, sharding

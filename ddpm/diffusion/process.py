@@ -1,62 +1,80 @@
-"""The forward process x_t = alpha_t x_0 + sigma_t eps, and its posterior."""
+"""The forward process x_t = alpha_t x_0 + sigma_t eps: all that follows from alpha and sigma, for any process."""
 
-import dataclasses
+import abc
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ddpm.errors import InputError
 from ddpm.shapes import Data, PerTime, Time, over
 
-MAX_FINAL_ALPHA_BAR = 0.01  # Stable Diffusion's 0.0047 is the largest in common use
+BISECTIONS = 60
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class VP:
-    """The variance-preserving process of a table: alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t).
+class Process(abc.ABC):
+    """alpha_t, sigma_t and log SNR for times t in [0, T]. One of processes.py is a few lines more.
 
-    Args:
-      alpha_bar: float64 table [T + 1], 1 at t = 0, strictly falling, near 0 at t = T (sampling starts from N(0, I)).
-    Raises:
-      InputError: a table that is not so.
-
-    Ho et al. 2020, Eq. 4.
+    T: the time of pure noise.
+    t_min: the least time that training and sampling see; at smaller ones there is next to no noise to predict.
+    discrete: times are the integers 1..T.
+    prior_scale: standard deviation of the noise that sampling starts from.
     """
 
-    alpha_bar: np.ndarray
+    T: float
+    t_min: float
+    discrete: bool = False
+    prior_scale: float = 1.0
 
-    def __post_init__(self):
-        a = self.alpha_bar
-        if a.ndim != 1 or len(a) < 3 or a[0] != 1:
-            raise InputError(f"alpha_bar of shape {a.shape} is no table of T + 1 >= 3 values that starts with 1.")
-        if not (np.diff(a) < 0).all() or a[-1] < 0:
-            raise InputError("alpha_bar must fall strictly from 1 and stay >= 0; check the schedule's betas.")
-        if a[-1] > MAX_FINAL_ALPHA_BAR:
-            raise InputError(
-                f"alpha_bar_T = {a[-1]:.4g} leaves signal in x_T, but sampling starts from pure noise: it must be at "
-                f"most {MAX_FINAL_ALPHA_BAR}. Use more noise levels (T = {self.T}), larger betas, or the cosine schedule."
-            )
-
-    @property
-    def T(self) -> int:
-        """The number of noise levels; times are the integers 0..T, and 0 is data."""
-        return len(self.alpha_bar) - 1
-
+    @abc.abstractmethod
     def alpha(self, t: Time) -> PerTime:
-        """The signal's amplitude sqrt(alpha_bar_t)."""
-        return jnp.asarray(np.sqrt(self.alpha_bar))[t]
+        """The signal's amplitude."""
 
+    @abc.abstractmethod
     def sigma(self, t: Time) -> PerTime:
-        """The noise's amplitude sqrt(1 - alpha_bar_t)."""
-        return jnp.asarray(np.sqrt(1 - self.alpha_bar))[t]
+        """The noise's amplitude."""
 
+    @abc.abstractmethod
     def log_snr(self, t: Time) -> PerTime:
-        """log(alpha_t^2 / sigma_t^2): falls in t, +inf at t = 0."""
-        with np.errstate(divide="ignore"):
-            return jnp.asarray(np.log(self.alpha_bar) - np.log1p(-self.alpha_bar))[t]
+        """log(alpha_t^2 / sigma_t^2): falls in t."""
+
+    def time(self, log_snr: PerTime) -> PerTime:
+        """The real t in [t_min, T] of a log SNR, by bisection."""
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+            later = self.log_snr(middle) > log_snr
+            return jnp.where(later, middle, low), jnp.where(later, high, middle)
+
+        log_snr = jnp.asarray(log_snr)
+        bounds = jnp.full_like(log_snr, self.t_min), jnp.full_like(log_snr, self.T)
+        low, high = jax.lax.fori_loop(0, BISECTIONS, halve, bounds)
+        return (low + high) / 2
 
 
-def diffuse(process: VP, x_0: Data, t: Time, eps: Data) -> Data:
+def rate(function: Callable[[Time], PerTime], t: PerTime) -> PerTime:
+    """The derivative of alpha, sigma or log_snr at real times."""
+    t = jnp.asarray(t)
+    return jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
+
+
+def drift(process: Process, t: PerTime) -> PerTime:
+    """f in dx = f(t) x dt + g(t) dw: d log(alpha_t) / dt.
+
+    Kingma et al. 2021 (VDM), Eq. 21; Song et al. 2021 (score SDE), Eq. 29 to 33 are its cases.
+    """
+    return rate(process.alpha, t) / process.alpha(t)
+
+
+def diffusion_squared(process: Process, t: PerTime) -> PerTime:
+    """g^2 in dx = f(t) x dt + g(t) dw: d sigma_t^2 / dt - 2 f sigma_t^2 = -sigma_t^2 d log_snr / dt.
+
+    Kingma et al. 2021 (VDM), Eq. 21.
+    """
+    return -(process.sigma(t) ** 2) * rate(process.log_snr, t)
+
+
+def diffuse(process: Process, x_0: Data, t: Time, eps: Data) -> Data:
     """A draw of q(x_t | x_0) from unit noise: x_t = alpha_t x_0 + sigma_t eps.
 
     Args:
@@ -69,7 +87,7 @@ def diffuse(process: VP, x_0: Data, t: Time, eps: Data) -> Data:
     return over(process.alpha(t), x_0) * x_0 + over(process.sigma(t), x_0) * eps
 
 
-def transition_variance(process: VP, s: Time, t: Time) -> PerTime:
+def transition_variance(process: Process, s: Time, t: Time) -> PerTime:
     """The variance of q(x_t | x_s) for s < t; it is beta_t where s = t - 1.
 
     sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2 = sigma_t^2 (1 - SNR_t / SNR_s).
@@ -79,7 +97,7 @@ def transition_variance(process: VP, s: Time, t: Time) -> PerTime:
     return process.sigma(t) ** 2 * -jnp.expm1(process.log_snr(t) - process.log_snr(s))
 
 
-def posterior_variance(process: VP, s: Time, t: Time) -> PerTime:
+def posterior_variance(process: Process, s: Time, t: Time) -> PerTime:
     """The variance of q(x_s | x_t, x_0) for s < t: sigma_s^2 / sigma_t^2 times that of q(x_t | x_s).
 
     Ho et al. 2020, Eq. 7 (beta tilde).
@@ -87,7 +105,7 @@ def posterior_variance(process: VP, s: Time, t: Time) -> PerTime:
     return (process.sigma(s) / process.sigma(t)) ** 2 * transition_variance(process, s, t)
 
 
-def posterior_mean(process: VP, x_0: Data, x_t: Data, s: Time, t: Time) -> Data:
+def posterior_mean(process: Process, x_0: Data, x_t: Data, s: Time, t: Time) -> Data:
     """The mean of q(x_s | x_t, x_0) for s < t.
 
     alpha_s beta_{t|s} / sigma_t^2 x_0  +  (alpha_t / alpha_s) sigma_s^2 / sigma_t^2 x_t.

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from ddpm.diffusion.process import VP, posterior_mean, posterior_variance, transition_variance
+from ddpm.diffusion.process import Process, posterior_mean, posterior_variance, transition_variance
 from ddpm.errors import unknown_name
 from ddpm.rng import normal
 from ddpm.sampling.driver import Sampler
@@ -10,7 +10,7 @@ from ddpm.sampling.driver import Sampler
 VARIANCES = {"beta": transition_variance, "posterior": posterior_variance}
 
 
-def ancestral(process: VP, *, variance: str = "beta") -> Sampler:
+def ancestral(process: Process, *, variance: str = "beta") -> Sampler:
     """x_s = mean of q(x_s | x_t, x0_hat) + sqrt(variance) z, without noise in the last step.
 
     Any pair of times s < t is a step, so any number of steps is the respaced process of improved DDPM.

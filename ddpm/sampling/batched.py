@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 
 from ddpm.data.pixels import to_pixels
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.process import Process
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import per_index, stream
 from ddpm.sampling.denoise import denoiser
@@ -38,7 +38,7 @@ class BatchedSampler:
 
     def __init__(
         self,
-        process: VP,
+        process: Process,
         apply: Callable,
         sampler: Sampler,
         shape: tuple[int, int, int],

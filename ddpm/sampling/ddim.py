@@ -2,13 +2,13 @@
 
 import jax.numpy as jnp
 
-from ddpm.diffusion.process import VP, posterior_variance
+from ddpm.diffusion.process import Process, posterior_variance
 from ddpm.errors import InputError
 from ddpm.rng import normal
 from ddpm.sampling.driver import Sampler
 
 
-def ddim(process: VP, *, eta: float = 0.0) -> Sampler:
+def ddim(process: Process, *, eta: float = 0.0) -> Sampler:
     """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - v) eps_hat + sqrt(v) z, with v = eta^2 times the posterior variance.
 
     Args:

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from ddpm.diffusion.prediction import eps_from_x0, x0_from_eps
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.process import Process
 from ddpm.shapes import Data, Time
 
 Denoiser = Callable[[Data, Time], tuple[Data, Data]]
 
 
-def denoiser(process: VP, predict_eps: Callable[[Data, Time], Data], *, clip: bool) -> Denoiser:
+def denoiser(process: Process, predict_eps: Callable[[Data, Time], Data], *, clip: bool) -> Denoiser:
     """Turns a network that predicts eps into (x_t, t) -> (x0_hat, eps_hat).
 
     Args:

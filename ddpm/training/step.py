@@ -8,7 +8,7 @@ import optax
 
 from ddpm.data.pixels import to_images
 from ddpm.diffusion.losses import simple
-from ddpm.diffusion.process import VP, diffuse
+from ddpm.diffusion.process import Process, diffuse
 from ddpm.diffusion.timesteps import uniform
 from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal, per_index
@@ -17,7 +17,7 @@ from ddpm.training.state import State
 
 
 def train_step(
-    process: VP,
+    process: Process,
     network: Callable,
     tx: optax.GradientTransformation,
     ema_decay: Callable[[jax.Array], jax.Array],

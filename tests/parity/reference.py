@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from ddpm.diffusion.process import VP
+from ddpm.diffusion.processes import VP
 from ddpm.diffusion.schedules import cosine, linear
 
 PROCESSES = {"linear": VP(linear(1000)), "cosine": VP(cosine(1000))}

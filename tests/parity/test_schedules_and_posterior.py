@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from ddpm.diffusion.process import diffuse, posterior_mean, posterior_variance, transition_variance
-from ddpm.diffusion.schedules import cosine, linear
+from ddpm.diffusion.schedules import cosine, linear, quadratic
 
 from .reference import NAMES, PROCESSES, hand_noise, make_scheduler
 
@@ -31,11 +31,17 @@ def respaced(scheduler, s, t):
     ("table", "config", "rtol"),
     [
         (linear(1000), {}, 1e-6),
-        (linear(300, 1e-3, 0.05), {"beta_start": 1e-3, "beta_end": 0.05}, 1e-6),
+        # Ours are told for 1000 levels and scaled to T, as in improved DDPM.
+        (linear(250, 1e-3, 0.05), {"beta_start": 4e-3, "beta_end": 0.2}, 2e-6),
+        (
+            quadratic(1000, 0.00085, 0.012),
+            {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+            2e-6,
+        ),
         (cosine(1000), {"beta_schedule": NAMES["cosine"]}, 2e-5),
         (cosine(50), {"beta_schedule": NAMES["cosine"]}, 2e-5),
     ],
-    ids=["linear-1000", "linear-300", "cosine-1000", "cosine-50"],
+    ids=["linear-1000", "linear-250", "quadratic", "cosine-1000", "cosine-50"],
 )
 def test_schedule_is_the_table_of_diffusers(table, config, rtol):
     scheduler = DDPMScheduler(num_train_timesteps=len(table) - 1, **config)
