@@ -50,7 +50,7 @@ def test_a_figure_keeps_the_versions_and_the_date_it_was_made_with(tmp_path):
 
 def test_the_spelling_of_a_directory_makes_no_other_images(tmp_path):
     records.store(tmp_path, row(5, 3.0, name="runs/x"))
-    records.store(tmp_path, row(5, 4.0, name="/work/runs/x"))
+    records.store(tmp_path, row(5, 4.0, name="/elsewhere/runs/x"))
     assert figures(tmp_path) == [{"fd": 4.0}]
 
 
