@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import gc
 import json
 import os
@@ -223,3 +225,19 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(small_disk: pathlib
         "Free some space and run the same command: it goes on from there."
     )
     assert kept >= 1 and checkpoint.read_ema_params(small_disk / "checkpoints", kept)
+
+
+def test_a_write_that_fails_while_a_run_ends_for_another_reason_is_told_of_and_hides_nothing(
+    tmp_path, monkeypatch, caplog
+):
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_every=0)
+
+    def fails():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fails)
+    monkeypatch.setattr(checkpoints._manager, "close", lambda: None)
+    with pytest.raises(InputError, match="^the loss$"), contextlib.ExitStack() as closing:
+        closing.callback(checkpoints.close)
+        raise InputError("the loss")
+    assert "is full: the newest checkpoint could not be written; there is no earlier one" in caplog.text

@@ -38,6 +38,18 @@ def test_chunks_grow_and_are_found_again(tmp_path):
     np.testing.assert_array_equal(np.concatenate(list(again.read("a", 0, 9))), np.arange(9))
 
 
+def test_chunks_that_may_not_be_read_are_not_taken_for_broken_ones(tmp_path, monkeypatch):
+    Chunks(tmp_path).append({"x": np.zeros((3, 1))})
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(PermissionError):
+        patch.setattr(type(tmp_path), "read_bytes", refused)
+        Chunks(tmp_path)
+    assert Chunks(tmp_path).rows(10) == 3
+
+
 @pytest.mark.parametrize("place", [None, 0, 30, 70, 200, -30, -5])
 def test_a_broken_chunk_is_dropped_with_what_follows(tmp_path, place):
     chunks = Chunks(tmp_path)

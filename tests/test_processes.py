@@ -140,11 +140,11 @@ def test_the_shift_of_a_flow_moves_its_log_snr():
         ),
         (
             lambda: VE(sigma_min=2.0, sigma_max=1.0),
-            "sigma_min = 2.0 is not in (0, 1); it must be below sigma_max: score SDE uses 0.02 and 100.",
+            "sigma_min = 2.0 is not in (0, 1); it must be positive and below sigma_max.",
         ),
         (
             lambda: EDM(sigma_min=0.0),
-            "sigma_min = 0.0 is not in (0, 80); it must be below sigma_max: EDM uses 0.002 and 80.",
+            "sigma_min = 0.0 is not in (0, 80); it must be positive and below sigma_max.",
         ),
         (
             lambda: RectifiedFlow(shift=0.0),

@@ -128,7 +128,24 @@ class SubVP(Process):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class VE(Process):
+class _Exploding(Process):
+    sigma_min: float
+    sigma_max: float
+
+    def __post_init__(self):
+        check_inside(0, self.sigma_max, usual="it must be positive and below sigma_max", sigma_min=self.sigma_min)
+
+    @property
+    def prior_scale(self) -> float:
+        """sigma_max: next to it, data are nothing."""
+        return self.sigma_max
+
+    def alpha(self, t: Time) -> PerTime:
+        return jnp.ones_like(_real(t))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VE(_Exploding):
     """Data whose noise grows geometrically: alpha_t = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t.
 
     Song et al. 2021 (score SDE), Eq. 30 and 31; data here are in [-1, 1], theirs in [0, 1]: both sigmas are twice theirs.
@@ -139,25 +156,39 @@ class VE(Process):
     t_min: float = 1e-5
     T = 1.0
 
-    def __post_init__(self):
-        check_inside(
-            0, self.sigma_max, usual="it must be below sigma_max: score SDE uses 0.02 and 100", sigma_min=self.sigma_min
-        )
-
-    @property
-    def prior_scale(self) -> float:
-        """sigma_max: next to it, data are nothing."""
-        return self.sigma_max
-
-    def alpha(self, t: Time) -> PerTime:
-        return jnp.ones_like(_real(t))
-
     def sigma(self, t: Time) -> PerTime:
         return jnp.exp(-self.log_snr(t) / 2)
 
     def log_snr(self, t: Time) -> PerTime:
         t = _real(t)
         return -2 * (np.log(self.sigma_min) + t * np.log(self.sigma_max / self.sigma_min))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EDM(_Exploding):
+    """Time is the noise: alpha_t = 1, sigma_t = t.
+
+    Karras et al. 2022 (EDM), Table 1.
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    @property
+    def T(self) -> float:
+        """sigma_max."""
+        return self.sigma_max
+
+    @property
+    def t_min(self) -> float:
+        """sigma_min."""
+        return self.sigma_min
+
+    def sigma(self, t: Time) -> PerTime:
+        return _real(t)
+
+    def log_snr(self, t: Time) -> PerTime:
+        return -2 * jnp.log(_real(t))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,46 +218,6 @@ class RectifiedFlow(Process):
     def log_snr(self, t: Time) -> PerTime:
         t = _real(t)
         return 2 * (jnp.log1p(-t) - jnp.log(self.shift * t))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EDM(Process):
-    """Time is the noise: alpha_t = 1, sigma_t = t.
-
-    Karras et al. 2022 (EDM), Table 1.
-    """
-
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-
-    def __post_init__(self):
-        check_inside(
-            0, self.sigma_max, usual="it must be below sigma_max: EDM uses 0.002 and 80", sigma_min=self.sigma_min
-        )
-
-    @property
-    def T(self) -> float:
-        """sigma_max."""
-        return self.sigma_max
-
-    @property
-    def t_min(self) -> float:
-        """sigma_min."""
-        return self.sigma_min
-
-    @property
-    def prior_scale(self) -> float:
-        """sigma_max: next to it, data are nothing."""
-        return self.sigma_max
-
-    def alpha(self, t: Time) -> PerTime:
-        return jnp.ones_like(_real(t))
-
-    def sigma(self, t: Time) -> PerTime:
-        return _real(t)
-
-    def log_snr(self, t: Time) -> PerTime:
-        return -2 * jnp.log(_real(t))
 
 
 def _real(t: Time) -> jax.Array:

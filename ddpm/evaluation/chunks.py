@@ -1,5 +1,7 @@
 """Rows of arrays computed piece by piece, kept on disk so that an interrupted evaluation goes on where it stopped."""
 
+import io
+import logging
 import os
 import pathlib
 import zipfile
@@ -26,6 +28,7 @@ class Chunks:
                 self._files.append(file)
                 self._rows = last
             else:
+                logging.warning("%s is broken, or follows one that is: dropped, and computed anew", file)
                 file.unlink()
 
     def rows(self, limit: int) -> int:
@@ -63,8 +66,9 @@ class Chunks:
 
 
 def _is_whole(file: pathlib.Path) -> bool:
+    stored = io.BytesIO(file.read_bytes())  # what the disk or its rights refuse is raised, and nothing dropped for it
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(stored) as archive:
             return archive.testzip() is None  # every byte has its share in a checksum
     except Exception:  # of many kinds: a broken directory of the archive is read as anything
         return False

@@ -3,7 +3,6 @@
 Orbax restores a flipped byte without a word and never falls back to an older step; both are done here.
 """
 
-import contextlib
 import dataclasses
 import errno
 import importlib.metadata
@@ -108,9 +107,11 @@ class Checkpoints:
             raise self._write_error(error) from error
 
     def close(self) -> None:
-        """Waits for what is being written, whatever becomes of it, and ends Orbax's threads."""
-        with contextlib.suppress(Exception):
+        """Waits for what is being written and ends Orbax's threads; what is not told by `finish` is warned of."""
+        try:
             self._manager.wait_until_finished()
+        except Exception as error:  # another one may be on its way, which this must not hide
+            logging.warning("%s", _first_line(self._write_error(error)))
         self._manager.close()
 
     def restore(self, abstract: State) -> tuple[int, State] | None:

@@ -1,8 +1,8 @@
 """Figures of training: averaged over a window of steps, then to metrics.jsonl and TensorBoard."""
 
-import contextlib
 import functools
 import json
+import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -73,10 +73,12 @@ class Metrics:
             writer.image(step, name, pixels)
 
     def close(self) -> None:
-        """Flushes and closes all, as far as a full disk lets it."""
+        """Flushes and closes all; what a full disk does not take is warned of."""
         for writer in (self._lines, self._board, *self._also):
-            with contextlib.suppress(OSError):
+            try:
                 writer.close()
+            except OSError as error:  # another one may be on its way, which this must not hide
+                logging.warning("the last figures in %s are not written: %s", self.path.parent, error)
 
 
 def read(workdir: pathlib.Path) -> list[dict]:

@@ -1,6 +1,8 @@
 """A classifier trained on the data set itself: features where no pretrained network is at hand."""
 
 import hashlib
+import io
+import logging
 import pathlib
 
 import jax
@@ -62,11 +64,15 @@ def _init(model, shape):
 
 
 def _load(file: pathlib.Path, abstract):
+    if not file.exists():
+        return None
     leaves, structure = jax.tree.flatten(abstract)
+    content = io.BytesIO(file.read_bytes())  # what the disk or its rights refuse is raised
     try:
-        with np.load(file) as arrays:
+        with np.load(content) as arrays:
             stored = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-    except Exception:  # of many kinds: there is none, or a broken one
+    except Exception as error:  # of many kinds: zipfile's, zlib's, NumPy's, tokenize's
+        logging.warning("%s is broken (%s): the classifier is trained anew", file, error)
         return None
     fits = [leaf.shape for leaf in stored] == [leaf.shape for leaf in leaves]
     return jax.tree.unflatten(structure, stored) if fits else None
