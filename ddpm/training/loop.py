@@ -67,7 +67,7 @@ def compile_steps(
 
     Args:
       abstract: the state's shapes, dtypes and shardings.
-      first: batches of the first dispatch; its program is compiled in a thread from now on, while the caller makes the state.
+      first: batches of the first dispatch; its program is traced now, and compiled in a thread while the caller makes the state.
     """
     key = stream(seed, "train")
 
@@ -88,7 +88,7 @@ def compile_steps(
 
     def program(batches):
         if batches not in programs:
-            programs[batches] = compiler.submit(lambda: several.lower(abstract, feed.given, batches).compile())
+            programs[batches] = compiler.submit(several.lower(abstract, feed.given, batches).compile)
         return programs[batches]
 
     program(first)
