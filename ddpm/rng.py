@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ddpm.shapes import Key, Keys
+from ddpm.shapes import Key, Keys, PerExample
 
 
 def stream(seed: int, name: str) -> Key:
@@ -31,3 +31,23 @@ def fold_in_all(keys: Keys, number: jax.Array | int) -> Keys:
 def normal(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "batch *shape"]:
     """Unit Gaussian noise [batch, *shape], row i from key i."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.result_type(float)))(keys)
+
+
+def uniforms(keys: Keys, first: jax.Array | int, total: int, *, stratified: bool) -> PerExample:
+    """Numbers u in [0, 1), u_i from key i; stratified, those of a whole batch cover [0, 1) evenly.
+
+    u_i = U_i,  stratified u_i = (first + i + U_i) / total,  U_i uniform.
+
+    Args:
+      first: place of these keys in the batch.
+      total: size of the batch.
+
+    Kingma et al. 2021 (VDM), Appendix I.1, has one U for all i: the same variance reduction.
+    """
+    u = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.result_type(float)))(keys)
+    if not stratified:
+        return u
+    place = first + jnp.arange(len(u), dtype=u.dtype)
+    return (
+        jnp.minimum(place + u, jnp.nextafter(place + 1, jnp.zeros_like(u))) / total
+    )  # place + u may round to the next
