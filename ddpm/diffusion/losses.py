@@ -1,18 +1,92 @@
-"""Training losses: one number per example."""
+"""Training losses by name."""
 
 import jax.numpy as jnp
 
-from ddpm.shapes import Data, PerExample
+from ddpm.diffusion.loss import Loss
+from ddpm.diffusion.model import Estimate, Model
+from ddpm.diffusion.prediction import target, x0_and_eps
+from ddpm.diffusion.process import diffuse
+from ddpm.diffusion.variance import check
+from ddpm.diffusion.variational import check_learned, term_bpd, term_of_estimate
+from ddpm.diffusion.weights import Weight
+from ddpm.errors import InputError, check_inside
+from ddpm.shapes import Data, PerExample, Time
 
 
-def simple(eps_hat: Data, eps: Data) -> PerExample:
-    """L_simple: the squared error of the predicted noise, averaged over all but the batch dimension.
+def weighted(weight: Weight) -> Loss:
+    """The squared error of what the network is asked for, averaged over all but the batch dimension, times a weight.
 
-    ||eps - eps_hat||^2 / dims.
+    w(t) ||target - output||^2 / dims.
 
     Args:
-      eps_hat, eps: predicted and true unit noise [batch, *dims].
+      weight: (process, prediction, t) -> w(t) >= 0, such as those of weights.py.
 
-    Ho et al. 2020, Eq. 14.
+    Ho et al. 2020, Eq. 14 (L_simple: prediction eps, w = 1); Kingma and Gao 2023, Eq. 7.
     """
-    return jnp.mean((eps_hat - eps) ** 2, axis=tuple(range(1, eps.ndim)))
+
+    def per_example(model, x_0, eps, t):
+        output, _ = model.output(diffuse(model.process, x_0, t, eps), t)
+        return _squared_error(model, weight, output, x_0, eps, t)
+
+    return Loss(per_example)
+
+
+def hybrid(weight: Weight, vlb_weight: float | int = 0.001) -> Loss:
+    """L_hybrid = L_weighted + vlb_weight L_vlb: a learned variance, whose mean learns from L_weighted alone.
+
+    L_vlb = T L_t in bits per dimension: an unbiased estimate of the bound, less its prior term, for t uniform in 1..T.
+
+    Args:
+      weight: as for weighted; improved DDPM uses 1.
+      vlb_weight: positive; with 0.001 it is OpenAI's RESCALED_MSE.
+    Raises:
+      InputError: vlb_weight <= 0. per_example: a process without levels, or a model without learned variance.
+
+    Nichol and Dhariwal 2021, Eq. 16.
+    """
+    check_inside(0, jnp.inf, usual="improved DDPM uses 0.001", vlb_weight=vlb_weight)
+
+    def per_example(model, x_0, eps, t):
+        _check(model, "learned", "hybrid")
+        process = model.process
+        x_t = diffuse(process, x_0, t, eps)
+        output, fraction = model.output(x_t, t)  # of one evaluation for both
+        estimate = Estimate(*x0_and_eps(process, model.prediction, output, x_t, t), fraction)
+        l_t = term_of_estimate(process, "learned", estimate, x_0, x_t, t - 1, t, stop_mean=True)
+        return _squared_error(model, weight, output, x_0, eps, t) + vlb_weight * process.T * l_t
+
+    return Loss(per_example, outputs=2)
+
+
+def vlb(variance: str = "learned", rescaled: bool = True) -> Loss:
+    """L_vlb = T L_t in bits per dimension: an unbiased estimate of the bound, less its prior term, for t uniform in 1..T.
+
+    Args:
+      variance: 'learned', or 'beta' or 'posterior', which are fixed.
+      rescaled: T L_t (OpenAI's RESCALED_KL) rather than L_t alone (their KL).
+    Raises:
+      InputError: an unknown variance. per_example: a process without levels, or a model without learned variance.
+
+    Ho et al. 2020, Eq. 5; Nichol and Dhariwal 2021, section 3.3.
+    """
+    check(variance)
+
+    def per_example(model, x_0, eps, t):
+        _check(model, variance, "vlb")
+        return (model.process.T if rescaled else 1) * term_bpd(model, variance, x_0, eps, t - 1, t)
+
+    return Loss(per_example, outputs=2 if variance == "learned" else 1)
+
+
+def _squared_error(model: Model, weight: Weight, output: Data, x_0: Data, eps: Data, t: Time) -> PerExample:
+    error = (target(model.process, model.prediction, x_0, eps, t) - output) ** 2
+    return weight(model.process, model.prediction, t) * jnp.mean(error, axis=tuple(range(1, x_0.ndim)))
+
+
+def _check(model: Model, variance: str, name: str) -> None:
+    if not model.process.discrete:
+        raise InputError(
+            f"loss '{name}' is a sum over noise levels, of which {type(model.process).__name__} has none: "
+            "use the loss weighted, or a process with a table of levels, such as VP."
+        )
+    check_learned(model, variance)

@@ -2,12 +2,10 @@
 
 import jax.numpy as jnp
 
-from ddpm.diffusion.process import Process, posterior_mean, posterior_variance, transition_variance
-from ddpm.errors import unknown_name
+from ddpm.diffusion.process import Process, posterior_mean
+from ddpm.diffusion.variance import check, log_variance
 from ddpm.rng import normal
 from ddpm.sampling.driver import Sampler
-
-VARIANCES = {"beta": transition_variance, "posterior": posterior_variance}
 
 
 def ancestral(process: Process, *, variance: str = "beta") -> Sampler:
@@ -17,18 +15,19 @@ def ancestral(process: Process, *, variance: str = "beta") -> Sampler:
 
     Args:
       variance: 'beta', that of q(x_t | x_s) (sigma_t^2 = beta_t; OpenAI's fixed_large; best for unit Gaussian
-        data), or 'posterior', that of q(x_s | x_t, x_0) (fixed_small; best for data that are one point).
+        data), 'posterior', that of q(x_s | x_t, x_0) (fixed_small; best for data that are one point), or 'learned',
+        what the network says between the two (learned_range).
     Raises:
-      InputError: another variance.
+      InputError: another variance. step: 'learned' with a network that learns none.
 
-    Ho et al. 2020, Algorithm 2 and section 3.2.
+    Ho et al. 2020, Algorithm 2 and section 3.2; Nichol and Dhariwal 2021, Eq. 15.
     """
-    if variance not in VARIANCES:
-        raise unknown_name("variance", variance, VARIANCES)
+    check(variance)
 
     def step(denoise, x_t, t, s, keys):
-        x0_hat, _ = denoise(x_t, t)
-        noise_scale = jnp.where(s > 0, jnp.sqrt(VARIANCES[variance](process, s, t)), 0)
-        return posterior_mean(process, x0_hat, x_t, s, t) + noise_scale * normal(keys, x_t.shape[1:])
+        estimate = denoise(x_t, t)
+        log_var = log_variance(process, variance, s, t, estimate.fraction)
+        noise_scale = jnp.where(s > 0, jnp.exp(log_var / 2), 0)
+        return posterior_mean(process, estimate.x0, x_t, s, t) + noise_scale * normal(keys, x_t.shape[1:])
 
     return Sampler(step, order=1, nfe=1)

@@ -1,0 +1,18 @@
+"""What a training loss is; those there are stand in losses.py."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ddpm.diffusion.model import Model
+from ddpm.shapes import Data, PerExample, Time
+
+
+class Loss(NamedTuple):
+    """A training loss.
+
+    per_example: (model, x_0, eps, t) -> one number per example, for data and unit noise [batch, *dims], times [batch].
+    outputs: channels of the network's output relative to the data's: 1, or 2 with a learned variance.
+    """
+
+    per_example: Callable[[Model, Data, Data, Time], PerExample]
+    outputs: int = 1
