@@ -1,12 +1,10 @@
-"""From a configuration to objects: the only place that turns names into code."""
+"""From a configuration to objects: below this, nothing knows of configurations."""
 
-import importlib
+import functools
 import inspect
 import operator
-import pkgutil
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +14,18 @@ from ml_collections import ConfigDict
 
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Feed, feed
-from ddpm.diffusion import schedules
-from ddpm.diffusion.processes import VP
-from ddpm.errors import InputError, unknown_name
+from ddpm.diffusion import continuous, losses, predictions, processes, rescale, schedules, timesteps, weights
+from ddpm.diffusion.loss import Loss
+from ddpm.diffusion.model import Model
+from ddpm.diffusion.prediction import check
+from ddpm.diffusion.process import Process
+from ddpm.diffusion.timestep import Timesteps
+from ddpm.diffusion.variance import check_learned
+from ddpm.errors import InputError
 from ddpm.evaluation.network import FeatureNetwork
+from ddpm.names import call, chosen, find, options_of, own_name
 from ddpm.rng import stream
+from ddpm.sampling import grids
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.training import loop, optimizer, sharding, step
 
@@ -34,74 +39,6 @@ class Network(NamedTuple):
 
     init: Callable
     apply: Callable
-
-
-def find(kind: str, place: str, name: str) -> Callable:
-    """The public function or class `name` of a module; in a package, the one that its file `name`.py is named after.
-
-    A name with dots is a full path, so that code outside `ddpm` is found too.
-
-    Args:
-      kind: what it is, for the error.
-      place: module or package, such as 'ddpm.sampling'.
-    Raises:
-      InputError: nothing has that name; the known ones and the nearest are listed.
-    """
-    if "." in name:
-        place, _, name = name.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(place), name)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{kind} '{place}.{name}' cannot be imported: {error}.") from error
-        if not callable(found):
-            raise InputError(f"{kind} '{place}.{name}' is no function or class, but {found!r:.50}.")
-        return found
-    known = public(importlib.import_module(place), name) or public(importlib.import_module(place))
-    if name not in known:
-        raise unknown_name(kind, name, known)
-    return known[name]
-
-
-def public(module: ModuleType, only: str | None = None) -> dict[str, Callable]:
-    """What `find` finds in a module or package, by name; with `only`, that name alone, and no other file is imported."""
-    found = {
-        name: value
-        for name, value in vars(module).items()
-        if callable(value)
-        and only in (None, name)
-        and not name.startswith("_")
-        and value.__module__.startswith(module.__name__)
-    }
-    for file in pkgutil.iter_modules(getattr(module, "__path__", ())):
-        if only in (None, file.name) and module.__name__.startswith("ddpm."):
-            inside = public(importlib.import_module(f"{module.__name__}.{file.name}"))
-            bare = file.name.replace("_", "")
-            found |= {file.name: value for name, value in inside.items() if name.lower() in (file.name, bare)}  # noqa: B035
-    return found
-
-
-def call(kind: str, function: Callable, *args: Any, options: dict) -> Any:
-    """function(*args, **options), with a clear error for an option it does not have or lacks.
-
-    Raises:
-      InputError: the options do not fit.
-    """
-    try:
-        inspect.signature(function).bind(*args, **options)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(function).parameters)
-        raise InputError(f"{kind} {function.__name__!r}: {error}; it takes {takes}.") from error
-    return function(*args, **options)
-
-
-def own_name(section: ConfigDict) -> str:
-    """The choice's name without the path of a dotted one: where its options stand in the section."""
-    return section.name.rpartition(".")[2]
-
-
-def options_of(section: ConfigDict) -> dict:
-    """The options a section holds for the choice it names, if there are any."""
-    return dict(section[own_name(section)]) if own_name(section) in section else {}
 
 
 def dataset(config: ConfigDict) -> Dataset:
@@ -126,14 +63,75 @@ def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:
     return call("feature network", network, options=options_of(section) | given)
 
 
-def process(config: ConfigDict) -> VP:
-    """The forward process of `config.schedule`."""
-    section = config.schedule
+def process(config: ConfigDict) -> Process:
+    """The forward process of `config.process`; one that takes a table is given `config.schedule`, one of a function `config.log_snr`."""
+    found = find("process", processes.__name__, config.process.name)
+    takes = inspect.signature(found).parameters
+    given = {}
+    if "alpha_bar" in takes:
+        given["alpha_bar"] = _table(config.schedule)
+    elif "function" in takes:
+        given["function"] = _function(config.log_snr)
+    return call("process", found, options=given | options_of(config.process))
+
+
+def _table(section: ConfigDict) -> np.ndarray:
     schedule = find("schedule", schedules.__name__, section.name)
-    return VP(np.asarray(call("schedule", schedule, section.T, options=options_of(section))))
+    table = np.asarray(call("schedule", schedule, section.T, options=options_of(section)))
+    if section.shift != 1:
+        table = rescale.shifted(table, section.shift)
+    return rescale.zero_terminal_snr(table) if section.zero_terminal_snr else table
 
 
-def network(config: ConfigDict, shape: tuple[int, int, int]) -> Network:
+def _function(section: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    function = find("log SNR", continuous.__name__, section.name)
+    options = options_of(section)
+    call("log SNR", function, jnp.ones(()), options=options)
+    return rescale.shifted_function(lambda t: function(t, **options), section.shift)
+
+
+def loss(config: ConfigDict) -> Loss:
+    """The loss of `config.loss`; one that takes a weight is given that of `config.weight`."""
+    found = find("loss", losses.__name__, config.loss.name)
+    takes_weight = "weight" in inspect.signature(found).parameters
+    given = [chosen("weight", weights, config.weight)] if takes_weight else []
+    return call("loss", found, *given, options=options_of(config.loss))
+
+
+class Diffusion(NamedTuple):
+    """A model as functions of its parameters.
+
+    process: the forward process.
+    init: key -> params.
+    model: (params, *, train=False, key=None) -> Model; `key` is for dropout.
+    learned_variance: whether it learns one.
+    """
+
+    process: Process
+    init: Callable
+    model: Callable
+    learned_variance: bool
+
+
+def diffusion(config: ConfigDict, shape: tuple[int, int, int]) -> Diffusion:
+    """The model of an experiment: process, prediction type and backbone, with the output channels that its loss needs.
+
+    Raises:
+      InputError: they do not fit together, or not the shape.
+    """
+    forward, learned_variance = process(config), loss(config).outputs == 2
+    prediction = chosen("prediction", predictions, config.prediction)
+    check(forward, prediction, config.prediction.name)
+    net = network(config, shape, shape[-1] * (2 if learned_variance else 1))
+
+    def model(params, *, train=False, key=None):
+        apply = functools.partial(net.apply, params, train=train, key=key)
+        return Model(forward, prediction, apply, learned_variance)
+
+    return Diffusion(forward, net.init, model, learned_variance)
+
+
+def network(config: ConfigDict, shape: tuple[int, int, int], out_channels: int) -> Network:
     """The backbone of `config.model` for images of a shape (height, width, channels).
 
     Raises:
@@ -141,11 +139,11 @@ def network(config: ConfigDict, shape: tuple[int, int, int]) -> Network:
     """
     section = config.model
     backbone = find("model", "ddpm.models", section.name)
-    model = call("model", backbone, shape[-1], options=options_of(section))
+    model = call("model", backbone, out_channels, options=options_of(section))
 
     @jax.jit  # traced once, by the check below
     def init(key):
-        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,), jnp.int32))["params"]
+        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)))["params"]
 
     def apply(params, x_t, t, *, train=False, key=None):
         return model.apply({"params": params}, x_t, t, train=train, rngs={"dropout": key} if train else None)
@@ -177,10 +175,23 @@ def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
     return tx
 
 
-def train_step(config: ConfigDict, net: Network, tx: optax.GradientTransformation, **options) -> Callable:
+def times_drawn(config: ConfigDict, forward: Process) -> Timesteps:
+    """How `config.timesteps` draws the times of training."""
+    return chosen("t-distribution", timesteps, config.timesteps, forward)
+
+
+def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransformation, **options) -> Callable:
     """The train step of an experiment."""
-    decay = step.ema_decay(config.ema.decay, config.ema.warmup)
-    return step.train_step(process(config), net.apply, tx, decay, accumulate=config.optimizer.accumulate, **options)
+    return step.train_step(
+        made.model,
+        loss(config),
+        times_drawn(config, made.process),
+        tx,
+        step.ema_decay(config.ema.decay, config.ema.warmup),
+        stratified=config.timesteps.stratified,
+        accumulate=config.optimizer.accumulate,
+        **options,
+    )
 
 
 def with_sampler(
@@ -208,17 +219,22 @@ def with_sampler(
 
 
 def batched_sampler(
-    config: ConfigDict, net: Network, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
+    config: ConfigDict, made: Diffusion, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
 ) -> BatchedSampler:
     """The sampler of `config.sampler` for images of a shape."""
-    section, vp = config.sampler, process(config)
+    section = config.sampler
     algorithm = find("sampler", "ddpm.sampling", section.name)
+    options = options_of(section)
+    if "variance" in options:
+        check_learned(options["variance"], made.learned_variance)
+    nfe = call("sampler", algorithm, made.process, options=options).nfe * section.num_steps
+    times = chosen("grid", grids, config.grid, made.process, section.num_steps)
     return BatchedSampler(
-        vp,
-        net.apply,
-        call("sampler", algorithm, vp, options=options_of(section)),
+        made.model,
+        lambda forward: algorithm(forward, **options),
+        times,
         shape,
-        num_steps=section.num_steps,
+        nfe=nfe,
         clip=section.clip,
         batch_size=section.batch_size,
         replicated=sharding.replicated(mesh),

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build
+from ddpm import build, names
 from ddpm.cache import cache_directory
 from ddpm.data.folder import folder
 from ddpm.data.images import Dataset
@@ -47,9 +47,9 @@ class Evaluator:
     def __init__(self, config: ConfigDict, dataset: Dataset, progress: Callable[[str], None] = lambda line: None):
         section = config.evaluation
         self._config, self._dataset, self._progress = config, dataset, progress
-        self.metrics = {name: build.find("metric", metrics.__name__, name) for name in section.metrics}
+        self.metrics = {name: names.find("metric", metrics.__name__, name) for name in section.metrics}
         self._taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
-        build.find("feature network", features.__name__, section.features.name)
+        names.find("feature network", features.__name__, section.features.name)
         if section.reference.endswith(FILES):  # told before a training starts, not at its first evaluation
             statistics.read(section.reference)
 
@@ -186,7 +186,7 @@ def best_figure(section: ConfigDict) -> str | None:
             f"evaluation.best = {section.best!r} is not among evaluation.metrics = {tuple(section.metrics)}; "
             "'' keeps no best checkpoint."
         )
-    metric = build.find("metric", metrics.__name__, section.best)
+    metric = names.find("metric", metrics.__name__, section.best)
     return named(metric.ranks, section.features.name)
 
 
@@ -232,8 +232,10 @@ def of_run(
         "params": "EMA",
         "params_sha256": sources.params_digest(params),
         "sampler": section.name,
-        "sampler_options": build.options_of(section),
+        "sampler_options": names.options_of(section),
         "num_steps": section.num_steps,
+        "grid": config.grid.name,
+        "grid_options": names.options_of(config.grid),
         "nfe": sampler.nfe,
         "clip": section.clip,
         "seed": seed,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, pictures
+from ddpm import build, names, pictures
 from ddpm.config import check_same_run, to_json
 from ddpm.data import tfds
 from ddpm.errors import InputError
@@ -25,7 +25,7 @@ from ddpm.report import collect, page
 from ddpm.run import Run, load
 
 SHEET = 64  # images in a grid
-TAKEN = ("sampler", "evaluation", "data")  # sections of a configuration that a trained run takes anew
+TAKEN = ("sampler", "grid", "evaluation", "data")  # sections of a configuration that a trained run takes anew
 
 
 def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, **opening) -> int:
@@ -33,7 +33,7 @@ def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: 
     run = _open(config, workdir, **opening)
     choice = run.config.sampler
     images = run.sampler()(run.params, num, seed=seed, progress=lambda done: print(f"{done}/{num} images", flush=True))
-    name = f"{workdir}/samples/step{run.step}_{build.own_name(choice)}{choice.num_steps}_seed{seed}"
+    name = f"{workdir}/samples/step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
     pictures.save_png(pathlib.Path(f"{name}.png"), pictures.grid(images[:SHEET]))
     np.savez_compressed(f"{name}.npz", arr_0=images)
     print(f"samples   {name}.png, {name}.npz (step {run.step}, EMA, {run.sampler().nfe} network evaluations an image)")

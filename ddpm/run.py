@@ -39,21 +39,19 @@ class Run:
         self.workdir, self.config, self.facts, self.step = workdir, config, facts, step
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
-        self.process: Process = build.process(config)
-        self._network = build.network(config, facts.shape)
+        self._diffusion = build.diffusion(config, facts.shape)
+        self.process: Process = self._diffusion.model(self.params).process
         self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(
-            lambda params, x_t, t: denoiser(
-                self.process, lambda x, t: self._network.apply(params, x, t), clip=config.sampler.clip
-            )(x_t, t)
+            lambda params, x_t, t: denoiser(self._diffusion.model(params), clip=config.sampler.clip)(x_t, t)[:2]
         )
 
     def sampler(self, **choice) -> BatchedSampler:
         """What draws this run's images; `choice` is as for `build.with_sampler`: sampler='ddim', num_steps=50, eta=0.5."""
         config = build.with_sampler(self.config, **choice)
-        wanted = config.sampler.to_json(sort_keys=True)
+        wanted = config.sampler.to_json(sort_keys=True) + config.grid.to_json(sort_keys=True)
         if wanted not in self._samplers:
-            self._samplers[wanted] = build.batched_sampler(config, self._network, self.facts.shape, self._mesh)
+            self._samplers[wanted] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
         return self._samplers[wanted]
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
@@ -96,18 +94,20 @@ class Run:
         return record
 
     def denoise(self, x_t: Data, t: Time) -> tuple[Data, Data]:
-        """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t in 1..T, [batch] or one for all.
+        """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t, [batch] or one for all.
 
+        Args:
+          t: integers in 1..T where the process has a table, else reals in [t_min, T].
         Raises:
-          InputError: images of another shape, or a time outside 1..T.
+          InputError: images of another shape, or a time out of range.
         """
         t = np.asarray(t)
         if x_t.shape[1:] != self.facts.shape:
             raise InputError(f"x_t of shape {x_t.shape} is no batch of images of shape {self.facts.shape}.")
-        if not np.issubdtype(t.dtype, np.integer) or t.min() < 1 or t.max() > self.process.T:
-            raise InputError(
-                f"t = {t} must be integers in 1..{self.process.T}; at t = 0 there is no noise to take away."
-            )
+        t_min, T, discrete = self.process.t_min, self.process.T, self.process.discrete
+        if (discrete and not np.issubdtype(t.dtype, np.integer)) or t.min() < t_min or t.max() > T:
+            times = f"integers in 1..{T}" if discrete else f"in [{t_min:g}, {T:g}]"
+            raise InputError(f"t = {t} must be {times}; at t = 0 there is no noise to take away.")
         return self._denoise(self.params, x_t, t)
 
 

@@ -33,14 +33,15 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     images = build.dataset(config)
     facts = images.facts
     record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
-    net = build.network(config, facts.shape)
+    diffusion = build.diffusion(config, facts.shape)
+    history = build.times_drawn(config, diffusion.process).history
     tx = build.gradient_transformation(config)
     _check_workdir(record, workdir, accept_changes)
 
-    samples = build.batched_sampler(config, net, facts.shape, mesh)
+    samples = build.batched_sampler(config, diffusion, facts.shape, mesh)
     # Initialising runs once: to optimise its program takes longer than it saves.
     init = jax.jit(
-        lambda key: init_state(net.init(key), tx),
+        lambda key: init_state(diffusion.init(key), tx, history),
         out_shardings=replicated,
         compiler_options={"xla_backend_optimization_level": 0},
     )
@@ -48,11 +49,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         jax.eval_shape(init, build.init_key(config)),
     )
-    evaluation, best = _Evaluation(config, images, net, mesh), best_figure(config.evaluation)
+    evaluation, best = _Evaluation(config, images, diffusion, mesh), best_figure(config.evaluation)
     feed = build.batches(config, images, split=split, replicated=replicated)
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
-    steps = loop.compile_steps(build.train_step(config, net, tx), feed, config.seed, abstract, first_batches)
+    steps = loop.compile_steps(build.train_step(config, diffusion, tx), feed, config.seed, abstract, first_batches)
 
     with contextlib.ExitStack() as closing:
         interrupted = closing.enter_context(interrupt.interruptible())
@@ -134,10 +135,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
 class _Evaluation:
     """Figures of the EMA while training, by a sampler and seeds of their own; what they cost is in `seconds`."""
 
-    def __init__(self, config, images, net, mesh):
+    def __init__(self, config, images, diffusion, mesh):
         self._config = build.with_sampler(config, config.evaluation.sampler, config.evaluation.num_steps)
         self._evaluator, self._shape = Evaluator(config, images), images.facts.shape
-        self._sampler = build.batched_sampler(self._config, net, self._shape, mesh)
+        self._sampler = build.batched_sampler(self._config, diffusion, self._shape, mesh)
         self.seconds = []
 
     def __call__(self, workdir, step, state, heed) -> dict[str, float]:

@@ -26,14 +26,56 @@ def get_config() -> ConfigDict:
                 folder=dict(path="", size=64, channels=3),
                 npz=dict(path="", array="arr_0", labels="arr_1"),
             ),
-            schedule=dict(
+            process=dict(
+                name="VP",  # a class of ddpm/diffusion/processes.py: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM
+                ContinuousVP=dict(t_min=1e-5),
+                SubVP=dict(beta_min=0.1, beta_max=20.0, t_min=1e-5),
+                VE=dict(sigma_min=0.02, sigma_max=100.0, t_min=1e-5),
+                RectifiedFlow=dict(shift=1.0, t_min=1e-5),
+                EDM=dict(sigma_min=0.002, sigma_max=80.0),
+            ),
+            schedule=dict(  # of process VP
                 name="linear",  # a function of ddpm/diffusion/schedules.py: linear, quadratic, cosine, sigmoid, sqrt
                 T=1000,  # noise levels
+                shift=1.0,  # signal amplitudes relative to the noise, times this: 64 / resolution in simple diffusion
+                zero_terminal_snr=False,  # no signal at all is left at t = T; with prediction x0, v or velocity
                 linear=dict(beta_1=1e-4, beta_T=0.02),
                 quadratic=dict(beta_1=1e-4, beta_T=0.02),
                 cosine=dict(s=0.008, beta_max=0.999),
                 sigmoid=dict(start=-3.0, end=3.0, tau=1.0, beta_max=0.999),
                 sqrt=dict(s=1e-4, beta_max=0.999),
+            ),
+            log_snr=dict(  # of process ContinuousVP
+                name="linear",  # a function of ddpm/diffusion/continuous.py: linear, quadratic, cosine, sigmoid, sqrt
+                shift=1.0,  # as above
+                linear=dict(beta_min=0.1, beta_max=20.0),
+                quadratic=dict(beta_min=0.1, beta_max=20.0),
+                cosine=dict(s=0.008),
+                sigmoid=dict(start=-3.0, end=3.0, tau=1.0),
+                sqrt=dict(s=1e-4),
+            ),
+            prediction=dict(
+                name="eps",  # a function of ddpm/diffusion/predictions.py: eps, x0, v, score, velocity, edm
+                edm=dict(sigma_data=0.5),
+            ),
+            loss=dict(
+                name="weighted",  # a function of ddpm/diffusion/losses.py: weighted, hybrid, vlb
+                hybrid=dict(vlb_weight=1e-3),
+                vlb=dict(variance="learned", rescaled=True),
+            ),
+            weight=dict(  # of the squared error, in losses that have one
+                name="simple",  # a function of ddpm/diffusion/weights.py: simple, output, vlb, min_snr, p2, edm, sigmoid
+                min_snr=dict(gamma=5.0),
+                p2=dict(gamma=1.0, k=1.0),
+                edm=dict(sigma_data=0.5),
+                sigmoid=dict(bias=2.0),
+            ),
+            timesteps=dict(
+                name="uniform",  # of ddpm/diffusion/timesteps.py: uniform, log_normal, logit_normal, loss_second_moment
+                stratified=False,  # a batch's times cover their distribution evenly
+                log_normal=dict(mean=-1.2, std=1.2),
+                logit_normal=dict(mean=0.0, std=1.0),
+                loss_second_moment=dict(history=10, uniform_share=1e-3),
             ),
             model=dict(
                 name="unet",  # a file of ddpm/models
@@ -78,11 +120,15 @@ def get_config() -> ConfigDict:
             ),
             sampler=dict(
                 name="ancestral",  # a file of ddpm/sampling: ancestral, ddim
-                num_steps=1000,  # 1..T
+                num_steps=1000,  # at most T for a table
                 batch_size=64,  # images drawn at once, over all devices
                 clip=True,  # clip x0_hat to [-1, 1]
-                ancestral=dict(variance="beta"),  # or posterior
+                ancestral=dict(variance="beta"),  # or posterior, or learned by losses hybrid and vlb
                 ddim=dict(eta=0.0),
+            ),
+            grid=dict(
+                name="uniform",  # where the steps lie, a function of ddpm/sampling/grids.py: uniform, log_snr, karras
+                karras=dict(rho=7),
             ),
             evaluation=dict(
                 metrics=("fid", "pr"),  # functions of ddpm/evaluation/metrics.py

@@ -2,17 +2,20 @@
 
 import inspect
 
-from ddpm import build
-from ddpm.diffusion import continuous, processes, schedules
+import jax.numpy as jnp
 
-SCHEDULES = build.public(schedules)
-CONTINUOUS = build.public(continuous)
+from ddpm import names
+from ddpm.diffusion import continuous, predictions, processes, schedules
+from ddpm.diffusion.model import Model
+
+SCHEDULES = names.public(schedules)
+CONTINUOUS = names.public(continuous)
 
 
 def every_process():
     """name -> process; those that take a schedule with each schedule."""
     found = {}
-    for name, make in build.public(processes).items():
+    for name, make in names.public(processes).items():
         takes = inspect.signature(make).parameters
         if "alpha_bar" in takes:
             found |= {f"{name} {schedule}": make(SCHEDULES[schedule](1000)) for schedule in SCHEDULES}
@@ -32,3 +35,13 @@ def times_of(process, num):
 
     times = np.linspace(process.t_min, process.T, num)
     return np.round(times).astype(np.int32) if process.discrete else times
+
+
+def eps_model(process, predict_eps):
+    """The model of a function (x_t, t [batch]) -> eps_hat."""
+
+    def network(x_t, condition):
+        t = condition * process.T / 1000
+        return predict_eps(x_t, jnp.round(t).astype(jnp.int32) if process.discrete else t)
+
+    return Model(process, predictions.eps(), network)

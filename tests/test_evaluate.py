@@ -9,10 +9,10 @@ from data_sets import mistake, noise
 from PIL import Image
 
 from ddpm import evaluate
-from ddpm.build import public
 from ddpm.data.images import Dataset
 from ddpm.evaluation import metrics, sources, statistics
 from ddpm.evaluation.features.pixels import pixels
+from ddpm.names import public
 from ddpm.sampling.batched import BatchedSampler
 
 IMAGES = noise(0, 150, 8, 8, 1)

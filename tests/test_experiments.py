@@ -11,11 +11,12 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, config, data, main, models, sampling, train
+from ddpm import build, config, data, main, models, names, sampling, train
 from ddpm.data.images import Dataset
-from ddpm.diffusion import schedules
+from ddpm.diffusion import continuous, losses, predictions, processes, schedules, timesteps, weights
 from ddpm.errors import InputError
 from ddpm.evaluation import features
+from ddpm.sampling import grids
 from ddpm.training import loop, sharding
 from ddpm.training.state import init_state
 from experiments import base
@@ -24,9 +25,21 @@ EXPERIMENTS = [
     path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")
 ]
 SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "linear_cifar": (32, 32, 3), "cosine_cifar": (32, 32, 3)}
-NO_NETWORK = build.Network(init=len, apply=len)  # where none is called
 # Sections that name a choice, and where their names are found.
-PLACES = dict(data=data, schedule=schedules, model=models, optimizer=optax, sampler=sampling)
+PLACES = dict(
+    data=data,
+    process=processes,
+    schedule=schedules,
+    log_snr=continuous,
+    prediction=predictions,
+    loss=losses,
+    weight=weights,
+    timesteps=timesteps,
+    model=models,
+    optimizer=optax,
+    sampler=sampling,
+    grid=grids,
+)
 
 
 def get(name) -> ConfigDict:
@@ -55,14 +68,15 @@ def test_an_experiment_opens_with_paper_and_command(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds_and_its_network_fits_its_data(name):
     c = get(name)
-    net = build.network(c, SHAPES[name])
+    diffusion = build.diffusion(c, SHAPES[name])
     tx = build.gradient_transformation(c)
-    state = jax.eval_shape(lambda key: init_state(net.init(key), tx), build.init_key(c))
-    step = build.train_step(c, net, tx)
+    history = build.times_drawn(c, diffusion.process).history
+    state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), build.init_key(c))
+    step = build.train_step(c, diffusion, tx)
     batch = jax.ShapeDtypeStruct((c.training.batch_size, *SHAPES[name]), "uint8")
     new, _ = jax.eval_shape(step, state, batch, build.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
-    build.batched_sampler(c, net, SHAPES[name], sharding.data_mesh())
+    build.batched_sampler(c, diffusion, SHAPES[name], sharding.data_mesh())
 
 
 @pytest.mark.slow
@@ -75,12 +89,13 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *SHAPES[name]), dtype=np.uint8))
     mesh = sharding.data_mesh(jax.devices()[:1])
     feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    net, tx = build.network(c, SHAPES[name]), build.gradient_transformation(c)
-    state = jax.jit(lambda key: init_state(net.init(key), tx), out_shardings=sharding.replicated(mesh))(
+    diffusion, tx = build.diffusion(c, SHAPES[name]), build.gradient_transformation(c)
+    history = build.times_drawn(c, diffusion.process).history
+    state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
         build.init_key(c)
     )
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    steps = loop.compile_steps(build.train_step(c, net, tx), feed, c.seed, abstract, 1)
+    steps = loop.compile_steps(build.train_step(c, diffusion, tx), feed, c.seed, abstract, 1)
     given = feed.start(0)
     for _ in range(2):
         state, metrics = steps(state, next(given), 1)
@@ -98,7 +113,7 @@ def named_functions():
 
 @pytest.mark.parametrize(("section", "place", "name", "options"), list(named_functions()))
 def test_options_in_base_are_those_of_the_function_with_its_defaults(section, place, name, options):
-    parameters = inspect.signature(build.find(section, place.__name__, name)).parameters
+    parameters = inspect.signature(names.find(section, place.__name__, name)).parameters
     for key, value in options.items():
         assert key in parameters, f"{section}.{name}.{key} is read by nothing"
         default = parameters[key].default
@@ -109,7 +124,7 @@ def test_an_experiment_can_give_options_to_a_choice_that_base_does_not_know(tiny
     with tiny.unlocked():
         tiny.sampler.update(name=f"{__name__}.my_sampler", my_sampler=dict(eta=2.0))
     with pytest.raises(InputError, match=r"^eta = 2.0 is not in \[0, 1\]"):
-        build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
 
 
 def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
@@ -157,10 +172,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
     tiny.update_from_flattened_dict(change)
     with pytest.raises(InputError) as caught:
         build.dataset(tiny)
-        build.process(tiny)
-        build.network(tiny, (8, 8, 1))
+        build.diffusion(tiny, (8, 8, 1))
         build.gradient_transformation(tiny)
-        build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
     assert str(caught.value).startswith(message)
 
 
@@ -168,19 +182,19 @@ def test_an_option_that_a_choice_has_not_is_named(tiny):
     with tiny.unlocked():
         tiny.sampler.ancestral.etta = 1.0
     with pytest.raises(InputError) as caught:
-        build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
     assert str(caught.value) == (
         "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance."
     )
 
 
 def my_sampler(process, *, eta=0.5):
-    return build.find("sampler", "ddpm.sampling", "ddim")(process, eta=eta)
+    return names.find("sampler", "ddpm.sampling", "ddim")(process, eta=eta)
 
 
 def test_a_dotted_name_finds_code_outside_the_package(tiny):
     tiny.sampler.name = f"{__name__}.my_sampler"
-    build.batched_sampler(tiny, NO_NETWORK, (8, 8, 1), sharding.data_mesh())
+    build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
 
 
 def test_json_brings_a_configuration_back(tiny):
@@ -246,7 +260,7 @@ def test_accumulation_cannot_change_in_a_run(tiny):
 def test_network_values_out_of_range_are_refused(tiny, change, message):
     tiny.model.unet.update(change)
     with pytest.raises(InputError) as caught:
-        build.network(tiny, (8, 8, 1))
+        build.diffusion(tiny, (8, 8, 1))
     assert str(caught.value).startswith(message)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from processes import PROCESSES, times_of
 
-from ddpm import build
+from ddpm import names
 from ddpm.diffusion import predictions
 from ddpm.diffusion.prediction import check, determinant, target, x0_and_eps
 from ddpm.diffusion.process import diffuse
@@ -14,7 +14,7 @@ from ddpm.diffusion.processes import EDM, VP, ContinuousVP, RectifiedFlow
 from ddpm.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("x64")
-PREDICTIONS = {name: make() for name, make in build.public(predictions).items()}
+PREDICTIONS = {name: make() for name, make in names.public(predictions).items()}
 
 
 def possible(process, name):

@@ -3,7 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from ddpm.diffusion.timesteps import uniform
 from ddpm.rng import fold_in_all, normal, per_index, stream
 
 
@@ -25,10 +24,3 @@ def test_noise_is_unit_gaussian():
     assert stats.kstest(np.ravel(normal(keys, (100,))), "norm").pvalue > 1e-3
     folded = normal(fold_in_all(keys, 1), (100,))
     assert abs(np.corrcoef(np.ravel(folded), np.ravel(normal(keys, (100,))))[0, 1]) < 0.03
-
-
-def test_uniform_times_are_1_to_T_alike():
-    t = uniform(per_index(stream(0, "t"), jnp.arange(20_000)), 10)
-    counts = np.bincount(t, minlength=12)
-    assert counts[0] == counts[11] == 0
-    assert stats.chisquare(counts[1:11]).pvalue > 1e-3

@@ -6,19 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import affine_moments, gaussian_eps, gaussian_ode, mixture_eps, posterior_by_bayes
+from processes import eps_model
 
-from ddpm import build, sampling
+from ddpm import build, names, sampling
 from ddpm.diffusion import schedules
+from ddpm.diffusion.model import Estimate
 from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
-from ddpm.sampling import batched, driver
+from ddpm.sampling import batched, driver, grids
 from ddpm.sampling.ancestral import ancestral
 from ddpm.sampling.ddim import ddim
 from ddpm.sampling.denoise import denoiser
 from ddpm.training import sharding
 
-SAMPLERS = build.public(sampling)
+SAMPLERS = names.public(sampling)
 STEPS = (1, 2, 7, 10, 50, 1000)
 
 
@@ -32,7 +34,7 @@ def gaussian_denoiser(vp, mean, variance):
         a, s = vp.alpha(t)[:, None], vp.sigma(t)[:, None]
         return gaussian_eps(mean, variance, a, s, x_t)
 
-    return denoiser(vp, predict, clip=False)
+    return denoiser(eps_model(vp, predict), clip=False)
 
 
 def moments_of_a_run(make_sampler, num_steps, mean, variance, vp, monkeypatch):
@@ -41,7 +43,7 @@ def moments_of_a_run(make_sampler, num_steps, mean, variance, vp, monkeypatch):
     denoise, noise = gaussian_denoiser(vp, mean, variance), [0.0]
     monkeypatch.setattr(module, "normal", lambda keys, shape: jnp.full((1, *shape), noise[0]))
     m, v = 0.0, 1.0
-    times = driver.time_grid(vp.T, num_steps)
+    times = grids.uniform(vp, num_steps)
     for t, s in itertools.pairwise(times):
 
         def step(x, z, t=t, s=s):
@@ -54,7 +56,7 @@ def moments_of_a_run(make_sampler, num_steps, mean, variance, vp, monkeypatch):
 
 @pytest.mark.parametrize("num_steps", STEPS)
 def test_time_grid_goes_from_T_to_zero(num_steps):
-    times = driver.time_grid(1000, num_steps)
+    times = grids.uniform(process(), num_steps)
     assert times[0] == 1000 and times[-1] == 0 and len(times) == num_steps + 1
     assert (np.diff(times) < 0).all() and np.ptp(np.diff(times)) <= 1
 
@@ -62,7 +64,7 @@ def test_time_grid_goes_from_T_to_zero(num_steps):
 @pytest.mark.parametrize("num_steps", [0, 1001])
 def test_steps_that_the_process_has_not_are_refused(num_steps):
     with pytest.raises(InputError, match=rf"^num_steps = {num_steps} is not in 1..1000"):
-        driver.time_grid(1000, num_steps)
+        grids.uniform(process(), num_steps)
 
 
 @pytest.mark.usefixtures("x64")
@@ -72,7 +74,7 @@ def test_ancestral_beta_keeps_unit_gaussian_data_but_for_the_noiseless_last_step
     mean, variance = moments_of_a_run(ancestral, num_steps, 0.0, 1.0, vp, monkeypatch)
     # Every noisy step keeps variance 1 exactly; the last multiplies by alpha_s of its time.
     assert mean == 0
-    assert variance == pytest.approx(vp.alpha_bar[driver.time_grid(1000, num_steps)[-2]], rel=1e-9)
+    assert variance == pytest.approx(vp.alpha_bar[grids.uniform(vp, num_steps)[-2]], rel=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
@@ -88,7 +90,7 @@ def test_ancestral_posterior_and_ddim_are_exact_for_a_point(num_steps, monkeypat
 def test_one_deterministic_step_lands_on_the_forward_process(s):
     vp, x_0, eps = process(), jnp.array([[0.3, -0.8]]), jnp.array([[1.2, -0.4]])
     x_t = vp.alpha(900) * x_0 + vp.sigma(900) * eps
-    x_s = ddim(vp).step(lambda x, t: (x_0, eps), x_t, 900, s, None)
+    x_s = ddim(vp).step(lambda x, t: Estimate(x_0, eps), x_t, 900, s, None)
     np.testing.assert_allclose(x_s, vp.alpha(s) * x_0 + vp.sigma(s) * eps, rtol=1e-12)
 
 
@@ -96,7 +98,7 @@ def test_one_deterministic_step_lands_on_the_forward_process(s):
 def test_ddim_with_eta_1_is_ancestral_with_the_posterior_variance():
     vp = process()
     denoise, keys = gaussian_denoiser(vp, 0.4, 0.25), per_index(stream(0, "x"), jnp.arange(8))
-    times = driver.time_grid(1000, 1000)
+    times = grids.uniform(vp, 1000)
     a = driver.generate(ddim(vp, eta=1.0), denoise, jnp.asarray(times), keys, (2,))
     b = driver.generate(ancestral(vp, variance="posterior"), denoise, jnp.asarray(times), keys, (2,))
     np.testing.assert_allclose(a, b, atol=1e-8)
@@ -110,7 +112,9 @@ def test_ddim_noise_is_eta_times_that_of_the_posterior(eta, monkeypatch):
     def step(z):
         monkeypatch.setattr("ddpm.sampling.ddim.normal", lambda keys, shape: jnp.full((1, *shape), z))
         return float(
-            ddim(vp, eta=eta).step(lambda x, t: (x, x), jnp.ones((1, 1)), jnp.int32(t), jnp.int32(s), None)[0, 0]
+            ddim(vp, eta=eta).step(lambda x, t: Estimate(x, x), jnp.ones((1, 1)), jnp.int32(t), jnp.int32(s), None)[
+                0, 0
+            ]
         )
 
     _, variance = posterior_by_bayes(vp.alpha_bar, 0.0, 0.0, s, t)
@@ -144,7 +148,7 @@ def test_samples_of_a_mixture_are_the_mixture():
     for make in SAMPLERS.values():
         keys = per_index(stream(0, "x"), jnp.arange(4000))
         x = driver.generate(
-            make(vp), denoiser(vp, predict, clip=False), jnp.asarray(driver.time_grid(1000, 200)), keys, (2,)
+            make(vp), denoiser(eps_model(vp, predict), clip=False), jnp.asarray(grids.uniform(vp, 200)), keys, (2,)
         )
         x = np.asarray(x)
         first = np.linalg.norm(x - means[0], axis=1) < np.linalg.norm(x - means[1], axis=1)
@@ -155,7 +159,7 @@ def test_samples_of_a_mixture_are_the_mixture():
 
 def test_clipping_bounds_x0_and_derives_eps_anew():
     vp, x_t = process(), jnp.array([[3.0]])
-    x0_hat, eps_hat = denoiser(vp, lambda x, t: jnp.zeros_like(x), clip=True)(x_t, jnp.int32(500))
+    x0_hat, eps_hat, _ = denoiser(eps_model(vp, lambda x, t: jnp.zeros_like(x)), clip=True)(x_t, 500)
     assert x0_hat == 1
     np.testing.assert_allclose(vp.alpha(500) * x0_hat + vp.sigma(500) * eps_hat, x_t, rtol=1e-6)
 
@@ -169,30 +173,35 @@ def test_every_sampler_states_its_network_evaluations(name):
         return jnp.zeros_like(x_t)
 
     sampler = SAMPLERS[name](vp)
-    times = jnp.asarray(driver.time_grid(1000, 7))
-    driver.generate(sampler, denoiser(vp, counting, clip=True), times, per_index(stream(0, "x"), jnp.arange(2)), (3,))
+    times = jnp.asarray(grids.uniform(vp, 7))
+    driver.generate(
+        sampler, denoiser(eps_model(vp, counting), clip=True), times, per_index(stream(0, "x"), jnp.arange(2)), (3,)
+    )
     jax.effects_barrier()
     assert len(calls) == 7 * sampler.nfe
 
 
 def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    net = build.network(tiny, (8, 8, 1))
-    vp = build.process(tiny)
+    diffusion = build.diffusion(tiny, (8, 8, 1))
 
-    def apply(params, x_t, t):
-        if traces is not None:
-            traces.append(x_t.shape)
-        return net.apply(params, x_t, t)
+    def model(params):
+        def network(x, condition):
+            if traces is not None:
+                traces.append(x.shape)
+            return bound.network(x, condition)
+
+        bound = diffusion.model(params)
+        return bound._replace(network=network)
 
     # Zero-initialised outputs would make every network the same.
-    params = jax.tree.map(lambda p: p + 0.02, jax.jit(net.init)(build.init_key(tiny)))
+    params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(build.init_key(tiny)))
     sampler = batched.BatchedSampler(
-        vp,
-        apply,
-        SAMPLERS[name](vp),
+        model,
+        SAMPLERS[name],
+        grids.uniform(diffusion.process, 5),
         (8, 8, 1),
-        num_steps=5,
+        nfe=5,
         clip=True,
         batch_size=batch_size,
         replicated=sharding.replicated(mesh),
@@ -261,7 +270,7 @@ def test_more_than_fits_the_memory_is_split(tiny, monkeypatch, caplog):
         ),
         (
             lambda: ancestral(process(), variance="posteror"),
-            "unknown variance 'posteror'. Did you mean 'posterior'? Known: beta, posterior.",
+            "unknown variance 'posteror'. Did you mean 'posterior'? Known: beta, learned, posterior.",
         ),
     ],
 )

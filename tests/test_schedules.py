@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm import build
+from ddpm import names
 from ddpm.diffusion import schedules
 from ddpm.errors import InputError
 
-SCHEDULES = build.public(schedules)
+SCHEDULES = names.public(schedules)
 
 
 def test_linear_is_the_product_of_linear_betas():

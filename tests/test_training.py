@@ -10,7 +10,8 @@ import pytest
 from ddpm import build
 from ddpm.data.images import Dataset
 from ddpm.data.pixels import to_images, to_pixels
-from ddpm.diffusion import schedules
+from ddpm.diffusion import losses, predictions, schedules, timesteps, weights
+from ddpm.diffusion.model import Model
 from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError
 from ddpm.rng import stream
@@ -21,6 +22,7 @@ from ddpm.training.state import init_state
 from ddpm.training.step import by_quarter, ema_decay, train_step
 
 VP_COSINE = VP(schedules.cosine(1000))
+LOSS = losses.weighted(weights.simple())
 KEY = stream(0, "train")
 
 
@@ -36,7 +38,16 @@ def linear_network(params, x_t, t, *, train=False, key=None):
 def make(tx=None, network=linear_network, decay=0.9, warmup=False, **options):
     tx = optax.sgd(0.1) if tx is None else tx
     state = init_state({"a": jnp.array(0.5), "b": jnp.array(0.0)}, tx)
-    return state, train_step(VP_COSINE, network, tx, ema_decay(decay, warmup), **options)
+    times = timesteps.uniform(VP_COSINE)
+    return state, train_step(model_of(network), LOSS, times, tx, ema_decay(decay, warmup), **options)
+
+
+def model_of(network):
+    def model(params, *, train, key):
+        apply = lambda x, condition: network(params, x, condition, train=train, key=key)  # noqa: E731
+        return Model(VP_COSINE, predictions.eps(), apply)
+
+    return model
 
 
 def close(a, b, atol):
@@ -56,7 +67,7 @@ def test_the_exact_denoiser_of_a_point_has_no_loss():
     x_0 = 200 / 127.5 - 1
 
     def exact(params, x_t, t, *, train=False, key=None):
-        t = t[:, None, None, None]
+        t = t.astype(int)[:, None, None, None]
         a, s = jnp.asarray(VP_COSINE.alpha_bar)[t], 1 - jnp.asarray(VP_COSINE.alpha_bar)[t]
         return (x_t - jnp.sqrt(a) * x_0) / jnp.sqrt(s) + params["b"]
 
@@ -165,7 +176,7 @@ def test_optimizer_values_out_of_range_are_refused(change, message):
 
 def test_the_loss_by_quarter_is_that_of_its_times():
     t = jnp.array([1, 250, 251, 500, 501, 1000])
-    quarters = by_quarter(jnp.array([1.0, 3, 5, 7, 9, 11]), t, 1000)
+    quarters = by_quarter(jnp.array([1.0, 3, 5, 7, 9, 11]), t / 1000)
     np.testing.assert_array_equal(quarters["quarter_loss"], [4, 12, 9, 11])
     np.testing.assert_array_equal(quarters["quarter_count"], [2, 2, 1, 1])
 

@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 
     mixture: Callable[[Process, Time], tuple[PerTime, PerTime]]
     input_scale: Callable[[Process, Time], PerTime] | None = None
-    condition: Callable[[Process, Time], PerTime] = lambda process, t: 1000 * jnp.asarray(t) / process.T
+    condition: Callable[[Process, Time], PerTime] = lambda process, t: 1000 * process.fraction(t)
 
 
 def target(process: Process, prediction: Prediction, x_0: Data, eps: Data, t: Time) -> Data:
@@ -64,14 +64,6 @@ def check(process: Process, prediction: Prediction, name: str) -> None:
             f"prediction '{name}' is impossible where alpha_T = {float(process.alpha(T)):.2g}: it leaves x_0 "
             "undetermined there. Use v, x0 or velocity, or a process that keeps some signal."
         )
-
-
-def x0_from_eps(process: Process, eps: Data, x_t: Data, t: Time) -> Data:
-    """The x_0 that x_t holds if its noise is eps: (x_t - sigma_t eps) / alpha_t.
-
-    Ho et al. 2020, Eq. 15.
-    """
-    return (x_t - over(process.sigma(t), x_t) * eps) / over(process.alpha(t), x_t)
 
 
 def eps_from_x0(process: Process, x_0: Data, x_t: Data, t: Time) -> Data:

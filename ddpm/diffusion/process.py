@@ -37,6 +37,10 @@ class Process(abc.ABC):
     def log_snr(self, t: Time) -> PerTime:
         """log(alpha_t^2 / sigma_t^2): falls in t."""
 
+    def fraction(self, t: Time) -> PerTime:
+        """How far the noise has come, from 0 to 1, as networks are told: t / T."""
+        return jnp.asarray(t) / self.T
+
     def time(self, log_snr: PerTime) -> PerTime:
         """The real t in [t_min, T] of a log SNR, by bisection."""
 

@@ -146,7 +146,7 @@ class _Exploding(Process):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VE(_Exploding):
-    """Data whose noise grows geometrically: alpha_t = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t.
+    """Data whose noise grows geometrically: alpha_t = 1, sigma_t = sigma_min (sigma_max / sigma_min)^t, and none at t = 0.
 
     Song et al. 2021 (score SDE), Eq. 30 and 31; data here are in [-1, 1], theirs in [0, 1]: both sigmas are twice theirs.
     """
@@ -161,7 +161,8 @@ class VE(_Exploding):
 
     def log_snr(self, t: Time) -> PerTime:
         t = _real(t)
-        return -2 * (np.log(self.sigma_min) + t * np.log(self.sigma_max / self.sigma_min))
+        log_snr = -2 * (np.log(self.sigma_min) + t * np.log(self.sigma_max / self.sigma_min))
+        return jnp.where(t > 0, log_snr, jnp.inf)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,6 +190,9 @@ class EDM(_Exploding):
 
     def log_snr(self, t: Time) -> PerTime:
         return -2 * jnp.log(_real(t))
+
+    def fraction(self, t: Time) -> PerTime:
+        return jnp.log(_real(t) / self.sigma_min) / np.log(self.sigma_max / self.sigma_min)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

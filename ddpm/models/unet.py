@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Real
 
 from ddpm.errors import InputError, check_at_least, unknown_name
 from ddpm.models.layers import (
@@ -58,7 +58,7 @@ class UNet(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: Images, t: Int[Array, "batch"], *, train: bool = False) -> Features:
+    def __call__(self, x: Images, t: Real[Array, "batch"], *, train: bool = False) -> Features:
         self._check(x.shape[1], x.shape[2])
         dtype = jnp.dtype(self.dtype)
         residual, attention = ResidualBlock, SelfAttention

@@ -10,11 +10,12 @@ import numpy as np
 import psutil
 
 from ddpm.data.pixels import to_pixels
+from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Process
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import per_index, stream
 from ddpm.sampling.denoise import denoiser
-from ddpm.sampling.driver import Sampler, generate, time_grid
+from ddpm.sampling.driver import Sampler, generate
 
 
 class BatchedSampler:
@@ -24,26 +25,26 @@ class BatchedSampler:
     compiles anew. If one batch does not fit the memory, half of it is tried.
 
     Args:
-      process: the forward process.
-      apply: (params, x_t, t) -> eps_hat.
-      sampler: the algorithm.
+      model: params -> Model.
+      algorithm: Process -> Sampler.
+      times: from T down to 0, as of grids.py.
+      nfe: network evaluations an image.
       shape: (height, width, channels).
-      num_steps: transitions from x_T to x_0.
       clip: clip x0_hat to [-1, 1].
       batch_size: images a batch, over all devices; rounded up to a multiple of their number.
       replicated, split: shardings of the parameters and of a batch.
     Raises:
-      InputError: num_steps outside 1..T, or batch_size < 1.
+      InputError: batch_size < 1.
     """
 
     def __init__(
         self,
-        process: Process,
-        apply: Callable,
-        sampler: Sampler,
+        model: Callable[[Any], Model],
+        algorithm: Callable[[Process], Sampler],
+        times: np.ndarray,
         shape: tuple[int, int, int],
         *,
-        num_steps: int,
+        nfe: int,
         clip: bool,
         batch_size: int,
         replicated: jax.sharding.Sharding,
@@ -51,15 +52,22 @@ class BatchedSampler:
     ):
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
-        times = time_grid(process.T, num_steps)
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled = {}
-        self.nfe = sampler.nfe * num_steps
+        self.nfe = nfe
 
         def images(params, key, indices, keep_path):
-            denoise = denoiser(process, lambda x_t, t: apply(params, x_t, t), clip=clip)
-            out = generate(sampler, denoise, jnp.asarray(times), per_index(key, indices), shape, keep_path=keep_path)
+            bound = model(params)
+            out = generate(
+                algorithm(bound.process),
+                denoiser(bound, clip=clip),
+                jnp.asarray(times, jnp.result_type(times.dtype)),
+                per_index(key, indices),
+                shape,
+                prior_scale=bound.process.prior_scale,
+                keep_path=keep_path,
+            )
             if keep_path:
                 return to_pixels(out[1])
             return to_pixels(out), jnp.isfinite(out).all(axis=(1, 2, 3))

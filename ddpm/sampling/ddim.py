@@ -22,7 +22,7 @@ def ddim(process: Process, *, eta: float = 0.0) -> Sampler:
         raise InputError(f"eta = {eta} is not in [0, 1]: 0 is deterministic DDIM, 1 is ancestral sampling.")
 
     def step(denoise, x_t, t, s, keys):
-        x0_hat, eps_hat = denoise(x_t, t)
+        x0_hat, eps_hat, _ = denoise(x_t, t)
         v = eta**2 * posterior_variance(process, s, t)
         x_s = process.alpha(s) * x0_hat + jnp.sqrt(jnp.maximum(process.sigma(s) ** 2 - v, 0)) * eps_hat
         return x_s + jnp.sqrt(v) * normal(keys, x_t.shape[1:]) if eta else x_s

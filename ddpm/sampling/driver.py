@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Real
 
-from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal
 from ddpm.sampling.denoise import Denoiser
 from ddpm.shapes import Data, Keys
@@ -27,37 +25,25 @@ class Sampler(NamedTuple):
     nfe: int
 
 
-def time_grid(T: int, num_steps: int) -> np.ndarray:
-    """num_steps + 1 integer times from T down to 0, evenly spaced ("trailing"): t_i = round(T (1 - i / num_steps)).
-
-    Raises:
-      InputError: num_steps outside 1..T.
-
-    Lin et al. 2024 (Common diffusion noise schedules and sample steps are flawed), section 3.3.
-    """
-    if not 1 <= num_steps <= T:
-        raise InputError(f"num_steps = {num_steps} is not in 1..{T}: a process of T = {T} levels has no more steps.")
-    return np.round(np.linspace(T, 0, num_steps + 1)).astype(np.int32)
-
-
 def generate(
     sampler: Sampler,
     denoise: Denoiser,
-    times: Int[Array, "steps_and_1"],
+    times: Real[Array, "steps_and_1"],
     keys: Keys,
     shape: tuple[int, ...],
     *,
+    prior_scale: float = 1.0,
     keep_path: bool = False,
 ) -> Data | tuple[Data, Float[Array, "steps_and_1 batch *dims"]]:
-    """Samples x_0 from x_T ~ N(0, I) by the sampler's steps along `times`, in one scan.
+    """Samples x_0 from x_T ~ N(0, prior_scale^2 I) by the sampler's steps along `times`, in one scan.
 
     Args:
-      times: integer times from T down to 0.
+      times: from T down to 0, as of grids.py.
       keys: one per sample; sample i depends on keys[i] alone.
       shape: of one sample, without the batch dimension.
       keep_path: return also every x_t, first x_T and last x_0.
     """
-    x_T = normal(fold_in_all(keys, 0), shape)
+    x_T = prior_scale * normal(fold_in_all(keys, 0), shape)
 
     def transition(x_t, step):
         i, t, s = step

@@ -17,6 +17,7 @@ class State:
     params, ema_params: parameters and their exponential moving average, which sampling and evaluation use.
     opt_state: of optax.
     skipped: int32, batches skipped in a row, up to now, because their loss or gradient was not finite.
+    history: what the draws of t remember of losses; () where they remember nothing.
     """
 
     batch: Any
@@ -24,9 +25,10 @@ class State:
     ema_params: Any
     opt_state: Any
     skipped: Any
+    history: Any = ()
 
 
-def init_state(params: Any, tx: optax.GradientTransformation) -> State:
+def init_state(params: Any, tx: optax.GradientTransformation, history: Any = ()) -> State:
     """The state before the first batch; ema_params start as a copy of params."""
     batch, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # one buffer each: the state is donated
-    return State(batch, params, jax.tree.map(jnp.copy, params), tx.init(params), skipped)
+    return State(batch, params, jax.tree.map(jnp.copy, params), tx.init(params), skipped, history)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from oracles import mixture_eps
+from processes import eps_model
 
 from ddpm.rng import normal
 from ddpm.sampling.ancestral import ancestral
 from ddpm.sampling.ddim import ddim
 from ddpm.sampling.denoise import denoiser
-from ddpm.sampling.driver import time_grid
+from ddpm.sampling.grids import uniform
 
 from .reference import PROCESSES, hand_noise, make_scheduler
 
@@ -34,14 +35,14 @@ def exact_eps(schedule, x_t, t):
 
 @functools.cache  # one compilation for all numbers of steps
 def our_step(algorithm, schedule, clip, **options):
-    denoise = denoiser(PROCESSES[schedule], functools.partial(exact_eps, schedule), clip=clip)
+    denoise = denoiser(eps_model(PROCESSES[schedule], functools.partial(exact_eps, schedule)), clip=clip)
     return jax.jit(functools.partial(algorithm(PROCESSES[schedule], **options).step, denoise))
 
 
 def assert_same_path(monkeypatch, schedule, step, scheduler, num_steps, *, atol=1e-10, **options):
     """Holds every x_s of ours to the scheduler's, each path on its own from x_T."""
     scheduler.set_timesteps(num_steps)
-    times = time_grid(PROCESSES[schedule].T, num_steps)
+    times = uniform(PROCESSES[schedule], num_steps)
     np.testing.assert_array_equal(times[:-1] - 1, scheduler.timesteps)
     keys = jax.random.split(jax.random.key(0), (num_steps + 1, 4))
     noise = np.array(jax.vmap(lambda keys: normal(keys, SHAPE))(keys))
