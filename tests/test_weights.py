@@ -73,10 +73,11 @@ def test_finite_everywhere_positive_where_there_is_signal_and_the_same_in_single
             weight, alpha = WEIGHTS[name](process, prediction, t), process.alpha(t)
             assert weight.dtype == jnp.float32 and weight.shape == t.shape
             assert jnp.isfinite(weight).all(), kind
-            assert (weight[(alpha > 0) & (t < process.T)] > 0).all(), kind  # a log SNR may end flat at T
+            inner = (t < process.T) | process.discrete  # a log SNR of real times may end flat
+            assert (weight[(alpha > 0) & inner] > 0).all(), kind
             one = WEIGHTS[name](process, prediction, t[0].item())
             np.testing.assert_allclose(one, weight[0], rtol=1e-5)
-        np.testing.assert_allclose(weight, exact, rtol=5e-3, atol=1e-6 * exact.max(), err_msg=kind)
+        np.testing.assert_allclose(weight[inner], exact[inner], rtol=5e-3, err_msg=kind)
 
 
 def test_what_is_left_without_signal():
