@@ -1,14 +1,11 @@
 """Training losses: each against arithmetic by hand, or the bound whose estimate it is."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm import names
-from ddpm.diffusion import losses, predictions, schedules
+from ddpm.diffusion import predictions, schedules
 from ddpm.diffusion.losses import hybrid, vlb, weighted
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.processes import VP, RectifiedFlow
@@ -18,7 +15,6 @@ from ddpm.errors import InputError
 pytestmark = pytest.mark.usefixtures("x64")
 PROCESS = VP(schedules.linear(200, 5e-4, 0.02))
 ONE = lambda process, prediction, t: jnp.ones_like(process.alpha(t))  # noqa: E731
-LOSSES = names.public(losses)
 X_0 = np.linspace(-1, 1, 256)[np.arange(3 * 4).reshape(3, 4) * 20]
 EPS = np.random.default_rng(0).standard_normal((3, 4))
 T = np.array([1, 2, 150])
@@ -99,11 +95,8 @@ def test_the_mean_of_vlb_over_all_times_is_the_bound(variance):
     np.testing.assert_allclose(vlb(variance, rescaled=False).per_example(model, x_0, eps, t), each, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_says_what_it_needs_and_is_finite_in_training(name):
-    takes = inspect.signature(LOSSES[name]).parameters
-    loss = LOSSES[name](*([ONE] if "weight" in takes else []))
-    assert loss.outputs in (1, 2)
+@pytest.mark.parametrize("loss", [weighted(ONE), hybrid(ONE), vlb(), vlb("beta")])
+def test_every_value_and_gradient_is_finite_in_float32(loss):
     with jax.enable_x64(False):
         x_0, eps, t = batch()
 
