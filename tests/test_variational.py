@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import gaussian_eps, posterior_by_bayes
+from oracles import gaussian_eps, mixture_eps, posterior_by_bayes
 from processes import PROCESSES
 
 from ddpm.diffusion import predictions, schedules
@@ -166,21 +166,49 @@ def test_the_term_at_time_zero_is_the_density_over_a_narrow_bin():
         np.testing.assert_allclose(term, -np.log2(density[:, 0] * 2 / 255), rtol=rtol)
 
 
+def exact_model_of_levels(process, levels, probabilities):
+    """The exact denoiser of data on a few levels: a mixture of points."""
+    exact = functools.partial(mixture_eps, levels[:, None], 0 * levels, probabilities)
+
+    def network(x_t, condition):
+        t = jnp.round(condition * process.T / 1000).astype(int)
+        return jax.vmap(lambda a, s, x: exact(a, s, x[None])[0])(process.alpha(t), process.sigma(t), x_t)
+
+    return Model(process, predictions.eps(), network)
+
+
+def bound_of_levels(model, variance, levels, probabilities):
+    """(the expected bound in bits of data on a few levels, the least term with s > 0)."""
+    T, (nodes, weights) = model.process.T, hermite(40)
+    t, x_0, eps = (a.ravel() for a in np.meshgrid(np.arange(1, T + 1), levels, nodes, indexing="ij"))
+    arguments = jnp.asarray(x_0[:, None]), jnp.asarray(eps[:, None]), jnp.asarray(t - 1), jnp.asarray(t)
+    terms = np.asarray(term_bpd(model, variance, *arguments)).reshape(T, len(levels), 40)
+    prior = prior_bpd(model.process, jnp.asarray(levels[:, None]))
+    return float(probabilities @ prior + (terms @ weights @ probabilities).sum()), terms[1:].min()
+
+
+LEVELS, PROBABILITIES = np.linspace(-1, 1, 256)[[60, 130, 200]], np.array([0.2, 0.5, 0.3])
+ENTROPY = -(PROBABILITIES * np.log2(PROBABILITIES)).sum()
+
+
 @pytest.mark.parametrize("variance", ["beta", "posterior", "learned"])
 @pytest.mark.parametrize(
     ("mean", "spread", "offset"), [(0.1, 0.3, 0.0), (0.1, 0.3, 0.1), (-0.5, 0.05, 0.0), (0.0, 1.0, -0.3)]
 )
 def test_the_bound_is_never_below_the_entropy(variance, mean, spread, offset):
-    levels, weights_0 = np.linspace(-1, 1, 256)[[60, 130, 200]], np.array([0.2, 0.5, 0.3])
     process = VP(schedules.cosine(20))
     model = model_of(process, mean, spread, fraction=np.linspace(0.9, 0.1, 21), offset=offset)
-    nodes, weights = hermite(40)
-    t, x_0, eps = (a.ravel() for a in np.meshgrid(np.arange(1, 21), levels, nodes, indexing="ij"))
-    arguments = jnp.asarray(x_0[:, None]), jnp.asarray(eps[:, None]), jnp.asarray(t - 1), jnp.asarray(t)
-    terms = np.asarray(term_bpd(model, variance, *arguments)).reshape(20, 3, 40)
-    bound = weights_0 @ prior_bpd(process, jnp.asarray(levels[:, None])) + (terms @ weights @ weights_0).sum()
-    assert bound >= -(weights_0 * np.log2(weights_0)).sum()
-    assert (terms[1:] >= 0).all()
+    bound, least = bound_of_levels(model, variance, LEVELS, PROBABILITIES)
+    assert bound >= ENTROPY and least >= 0
+
+
+def test_the_bound_of_the_exact_model_of_levels_comes_down_to_the_entropy_as_one_over_T():
+    gaps = []
+    for T in (200, 800):  # evenly in log SNR, from noise far below a level's width: the last step is sure of the level
+        process = VP(np.r_[1, 1 / (1 + np.exp(-np.linspace(18, -10, T)))])
+        model = exact_model_of_levels(process, LEVELS, PROBABILITIES)
+        gaps.append(bound_of_levels(model, "posterior", LEVELS, PROBABILITIES)[0] - ENTROPY)
+    assert gaps[1] > 0 and gaps[0] / gaps[1] == pytest.approx(4, rel=0.05)
 
 
 def test_with_stop_mean_only_the_variance_learns():
