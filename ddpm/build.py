@@ -14,7 +14,17 @@ from ml_collections import ConfigDict
 
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Feed, feed
-from ddpm.diffusion import continuous, losses, predictions, processes, rescale, schedules, timesteps, weights
+from ddpm.diffusion import (
+    continuous,
+    losses,
+    predictions,
+    processes,
+    rescale,
+    schedules,
+    timesteps,
+    uncertainty,
+    weights,
+)
 from ddpm.diffusion.loss import Loss
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.prediction import check
@@ -50,9 +60,8 @@ def dataset(config: ConfigDict) -> Dataset:
 def data_name(config: ConfigDict) -> str:
     """A data set in a word or two, such as 'digits:train' or 'cifar10:train'."""
     options = options_of(config.data)
-    return ":".join(
-        filter(None, [options.get("dataset") or options.get("path") or config.data.name, options.get("split")])
-    )
+    name = options.get("dataset") or options.get("path") or config.data.name
+    return ":".join(filter(None, [name, options.get("split")]))
 
 
 def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:
@@ -64,15 +73,29 @@ def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:
 
 
 def process(config: ConfigDict) -> Process:
-    """The forward process of `config.process`; one that takes a table is given `config.schedule`, one of a function `config.log_snr`."""
-    found = find("process", processes.__name__, config.process.name)
+    """The forward process of `config.process`; of a learned one, as it is before training."""
+    init, of = _process(config)
+    return of(init(init_key(config)))
+
+
+def _process(config: ConfigDict) -> tuple[Callable[[jax.Array], dict], Callable[[dict], Process]]:
+    """key -> its parameters, by the names they have among the model's; parameters -> process.
+
+    One that takes a table is given `config.schedule`, a function `config.log_snr`; options of a learned one are its init's.
+    """
+    found, options = find("process", processes.__name__, config.process.name), options_of(config.process)
     takes = inspect.signature(found).parameters
-    given = {}
+    if "params" in takes:
+        return (
+            lambda key: {"log_snr": call("process", found.init, key, options=options)},
+            lambda params: found(params["log_snr"]),
+        )
     if "alpha_bar" in takes:
-        given["alpha_bar"] = _table(config.schedule)
+        options["alpha_bar"] = _table(config.schedule)
     elif "function" in takes:
-        given["function"] = _function(config.log_snr)
-    return call("process", found, options=given | options_of(config.process))
+        options["function"] = _function(config.log_snr)
+    forward = call("process", found, options=options)
+    return lambda key: {}, lambda params: forward
 
 
 def _table(section: ConfigDict) -> np.ndarray:
@@ -99,11 +122,9 @@ def loss(config: ConfigDict) -> Loss:
 
 
 class Diffusion(NamedTuple):
-    """A model as functions of its parameters.
+    """A model as functions of its parameters: init: key -> params; model: (params, *, train=False, key=None) -> Model.
 
-    process: the forward process.
-    init: key -> params.
-    model: (params, *, train=False, key=None) -> Model; `key` is for dropout.
+    process: as it is before training.
     learned_variance: whether it learns one.
     """
 
@@ -119,16 +140,22 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int]) -> Diffusion:
     Raises:
       InputError: they do not fit together, or not the shape.
     """
-    forward, learned_variance = process(config), loss(config).outputs == 2
+    forward, objective = process(config), loss(config)
+    init_process, process_of = _process(config)
     prediction = chosen("prediction", predictions, config.prediction)
     check(forward, prediction, config.prediction.name)
-    net = network(config, shape, shape[-1] * (2 if learned_variance else 1))
+    net = network(config, shape, objective.outputs * shape[-1])
+    learned_variance = objective.outputs == 2
+
+    def init(key):
+        more = {"uncertainty": uncertainty.init()} if objective.learns_uncertainty else {}
+        return net.init(key) | init_process(jax.random.fold_in(key, 0)) | more
 
     def model(params, *, train=False, key=None):
         apply = functools.partial(net.apply, params, train=train, key=key)
-        return Model(forward, prediction, apply, learned_variance)
+        return Model(process_of(params), prediction, apply, learned_variance, params.get("uncertainty"))
 
-    return Diffusion(forward, net.init, model, learned_variance)
+    return Diffusion(forward, init, model, learned_variance)
 
 
 def network(config: ConfigDict, shape: tuple[int, int, int], out_channels: int) -> Network:
@@ -167,9 +194,8 @@ def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
         clip_norm=section.clip_norm,
         accumulate=section.accumulate,
     )
-    weights = {"weight": jnp.zeros((2, 2))}
     try:
-        jax.eval_shape(lambda w: tx.update(w, tx.init(w), w), weights)
+        jax.eval_shape(lambda w: tx.update(w, tx.init(w), w), {"weight": jnp.zeros((2, 2))})
     except TypeError as error:
         raise InputError(f"optax.{section.name} needs more than gradients and parameters: {error}.") from error
     return tx

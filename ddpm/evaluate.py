@@ -1,6 +1,7 @@
 """Evaluation by a configuration: which images against which, seen by which network, and the figures."""
 
 import functools
+import inspect
 import logging
 import pathlib
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from ddpm.cache import cache_directory
 from ddpm.data.folder import folder
 from ddpm.data.images import Dataset
 from ddpm.data.npz import npz
+from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
-from ddpm.evaluation import features, metrics, records, sources, statistics
+from ddpm.evaluation import bits_per_dim, features, likelihoods, metrics, records, sources, statistics
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.extract import Extracted, extract, of_statistics
 from ddpm.evaluation.frechet import small_sample_warning
@@ -47,6 +49,9 @@ class Evaluator:
     def __init__(self, config: ConfigDict, dataset: Dataset, progress: Callable[[str], None] = lambda line: None):
         section = config.evaluation
         self._config, self._dataset, self._progress = config, dataset, progress
+        for name in section.metrics:
+            if is_likelihood(name):
+                raise InputError(f"{name} is of images, not of samples: --mode eval --metrics {name} computes it.")
         self.metrics = {name: names.find("metric", metrics.__name__, name) for name in section.metrics}
         self._taps = sorted({"pool"}.union(*(metric.taps for metric in self.metrics.values())))
         names.find("feature network", features.__name__, section.features.name)
@@ -121,7 +126,8 @@ class Evaluator:
             figures |= metric(generated, against)
             settings[name] = metric.settings | ({"training": against.about} if metric.against == "training" else {})
         figures = {named(name, self.network.name): value for name, value in figures.items()}
-        return records.record(figures, generated, real, self.network, settings, checkpoint.versions())
+        network = records.of_network(self.network)
+        return records.record(figures, generated.about, real.about, network, settings, checkpoint.versions())
 
     def _check(self, name: str, num: int, shape: tuple[int, int, int]) -> None:
         blank = jax.ShapeDtypeStruct((1, *shape), np.uint8)
@@ -188,6 +194,44 @@ def best_figure(section: ConfigDict) -> str | None:
         )
     metric = names.find("metric", metrics.__name__, section.best)
     return named(metric.ranks, section.features.name)
+
+
+def is_likelihood(metric: str) -> bool:
+    """Whether a metric is of images under the model, not of samples."""
+    return metric in names.public(likelihoods)
+
+
+def likelihood(
+    metric: str,
+    config: ConfigDict,
+    dataset: Dataset,
+    model: Callable[[Any], Model],
+    params: Any,
+    cache: pathlib.Path,
+    *,
+    name: str,
+    step: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """The record of a likelihood of the reference images, `config.evaluation.num` of them; and what it is of each image."""
+    section = config.evaluation
+    if section.reference:
+        dataset = named_dataset(section.reference, config)
+    num = min(section.num, dataset.facts.count)
+    source = sources.of_dataset(dataset, section.reference or build.data_name(config), num)
+    function, options = names.find("likelihood", likelihoods.__name__, metric), dict(section[metric])
+    if "variance" in inspect.signature(function).parameters:  # p_theta is what ancestral sampling draws from
+        options["variance"] = config.sampler.ancestral.variance
+    about = {"step": step, "params": "EMA", "params_sha256": sources.params_digest(params), "seed": seed}
+    arrays = bits_per_dim.rows_of(
+        function, options, model, params, source,
+        seed=seed, batch_size=section.batch_size, about=about, cache=cache, progress=progress,
+    )  # fmt: skip
+    about = {"kind": "run", "name": name, **about, "when": "afterwards"}
+    found = bits_per_dim.figures(arrays)
+    settings = {metric: options}
+    return records.record(found, about, source.about, {"name": "likelihood"}, settings, checkpoint.versions()), arrays
 
 
 def named_dataset(name: str, config: ConfigDict) -> Dataset:

@@ -16,7 +16,7 @@ from ddpm import build, names, pictures
 from ddpm.config import check_same_run, to_json
 from ddpm.data import tfds
 from ddpm.errors import InputError
-from ddpm.evaluate import Evaluator
+from ddpm.evaluate import Evaluator, is_likelihood
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
@@ -49,9 +49,17 @@ def evaluate(
     seed: int,
     **opening,
 ) -> int:
-    """Figures of a run's samples, for each sampler and number of steps; adds them to workdir/evaluation.jsonl."""
+    """Figures of a run's samples, for each sampler and number of steps, and likelihoods; adds them to workdir/evaluation.jsonl."""
     run = _open(config, workdir, **opening)
-    for name, steps in itertools.product(samplers, num_steps):
+    of_images = [metric for metric in run.config.evaluation.metrics if is_likelihood(metric)]
+    of_samples = tuple(metric for metric in run.config.evaluation.metrics if metric not in of_images)
+    for metric in of_images:
+        record, arrays = run.likelihood(metric, seed=seed)
+        _print_record(record)
+        if "terms" in arrays:
+            pictures.save_terms(workdir / "evaluation" / f"{metric}_terms.png", arrays["times"], arrays["terms"])
+    run.config.evaluation.metrics = of_samples
+    for name, steps in itertools.product(samplers, num_steps) if of_samples else ():
         choice = dict(seed=seed, sampler=name, num_steps=steps)
         _print_record(run.evaluate(**choice))
         if "memorisation" in run.config.evaluation.metrics:  # all training images have been seen by the network then
@@ -125,13 +133,16 @@ def _open(
 def _print_record(record: dict) -> None:
     provenance = record["provenance"]
     made, real, network = (provenance[key] for key in ("generated", "reference", "features"))
-    how = (
-        f", step {made['step']}, {made['params']}, {made['sampler']}, {made['nfe']} network evaluations"
-        if "step" in made
-        else ""
-    )
-    print(f"{made['num']} images of {made['name']}{how}")
-    print(f"against {real['num']} of {real['name']}, seen by {network['name']} ({network['rule']})")
+    if "rule" in network:
+        how = (
+            f", step {made['step']}, {made['params']}, {made['sampler']}, {made['nfe']} evaluations"
+            if "step" in made
+            else ""
+        )
+        print(f"{made['num']} images of {made['name']}{how}")
+        print(f"against {real['num']} of {real['name']}, seen by {network['name']} ({network['rule']})")
+    else:
+        print(f"{real['num']} images of {real['name']} under {made['name']}, step {made['step']}, {made['params']}")
     for name, value in record["figures"].items():
         print(f"{name:20s} {value:.4g}")
 

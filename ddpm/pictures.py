@@ -53,9 +53,33 @@ def save_loss_curve(file: pathlib.Path, rows: list[dict]) -> None:
             else ((), ())
         )
         axes.plot(steps, losses, label=label, color="black" if key == "loss" else None, lw=2 if key == "loss" else 1)
-    axes.set(xlabel="step", ylabel="L_simple", yscale="log")
+    positive = all(row.get(key, 1) > 0 for row in rows for key in lines)
+    axes.set(xlabel="step", ylabel="loss", yscale="log" if positive else "linear")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="upper right")
+    figure.savefig(file, dpi=120)
+
+
+def save_terms(file: pathlib.Path, times: np.ndarray, terms: np.ndarray, bins: int = 50) -> None:
+    """Draws the terms of a bound, in bits per dimension each, by time: means over as many bins as there are examples for.
+
+    Args:
+      times, terms: [images, levels].
+    """
+    from matplotlib.figure import Figure
+
+    order = np.argsort(times, axis=None)
+    pieces = np.array_split(order, min(bins, order.size))
+    t, mean = (np.array([np.mean(values.ravel()[piece]) for piece in pieces]) for values in (times, terms))
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(t, mean, marker=".")
+    scale = "log" if (mean > 0).all() else "linear"
+    axes.set(
+        xlabel="t", ylabel="term times their number, bits/dim", xscale="log" if t.min() > 0 else "linear", yscale=scale
+    )
+    axes.grid(alpha=0.3, which="both")
+    file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
 
 

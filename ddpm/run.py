@@ -15,7 +15,7 @@ from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.diffusion.process import Process
 from ddpm.errors import InputError
-from ddpm.evaluate import Evaluator, best_figure, of_run
+from ddpm.evaluate import Evaluator, best_figure, likelihood, of_run
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.sampling.batched import BatchedSampler
@@ -92,6 +92,18 @@ class Run:
         record = self.evaluator()(self.extracted(seed=seed, **choice))
         records.store(self.workdir, record)
         return record
+
+    def likelihood(self, metric: str, *, seed: int = 0) -> tuple[dict, dict[str, np.ndarray]]:
+        """{'figures', 'provenance'} of 'vlb_bpd' or 'ode_bpd' of the reference of `config.evaluation`, which it adds to
+        workdir/evaluation.jsonl; and what it says of each image, kept in workdir/evaluation.
+        """
+        record, arrays = likelihood(
+            metric, self.config, build.dataset(self.config), self._diffusion.model, self.params,
+            self.workdir / "evaluation" / "likelihood",
+            name=str(self.workdir), step=self.step, seed=seed, progress=functools.partial(print, flush=True),
+        )  # fmt: skip
+        records.store(self.workdir, record)
+        return record, arrays
 
     def denoise(self, x_t: Data, t: Time) -> tuple[Data, Data]:
         """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t, [batch] or one for all.

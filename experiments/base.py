@@ -28,11 +28,13 @@ def get_config() -> ConfigDict:
             ),
             process=dict(
                 name="VP",  # a class of ddpm/diffusion/processes.py: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM
+                #  or ddpm.diffusion.learned.LearnedVP
                 ContinuousVP=dict(t_min=1e-5),
                 SubVP=dict(beta_min=0.1, beta_max=20.0, t_min=1e-5),
                 VE=dict(sigma_min=0.02, sigma_max=100.0, t_min=1e-5),
                 RectifiedFlow=dict(shift=1.0, t_min=1e-5),
                 EDM=dict(sigma_min=0.002, sigma_max=80.0),
+                LearnedVP=dict(log_snr_max=13.3, log_snr_min=-5.0, features=1024),
             ),
             schedule=dict(  # of process VP
                 name="linear",  # a function of ddpm/diffusion/schedules.py: linear, quadratic, cosine, sigmoid, sqrt
@@ -59,7 +61,7 @@ def get_config() -> ConfigDict:
                 edm=dict(sigma_data=0.5),
             ),
             loss=dict(
-                name="weighted",  # a function of ddpm/diffusion/losses.py: weighted, hybrid, vlb
+                name="weighted",  # a function of ddpm/diffusion/losses.py: weighted, uncertain, hybrid, vlb, vdm
                 hybrid=dict(vlb_weight=1e-3),
                 vlb=dict(variance="learned", rescaled=True),
             ),
@@ -87,6 +89,7 @@ def get_config() -> ConfigDict:
                     num_heads=1,
                     dropout=0.1,
                     scale_shift=False,  # adaptive group norm instead of adding the time embedding
+                    fourier=(),  # exponents n of sin and cos(2 pi 2^n x) beside x; VDM uses (6, 7)
                     dtype="float32",  # of activations; bfloat16 is faster on accelerators
                     remat=False,  # recompute activations in the backward pass: less memory, more time
                 ),
@@ -131,14 +134,16 @@ def get_config() -> ConfigDict:
                 karras=dict(rho=7),
             ),
             evaluation=dict(
-                metrics=("fid", "pr"),  # functions of ddpm/evaluation/metrics.py
-                num=1000,  # samples; --num sets it
+                metrics=("fid", "pr"),  # functions of ddpm/evaluation/metrics.py; in mode eval also of likelihoods.py
+                num=1000,  # samples, or images of a likelihood; --num sets it
                 sampler="ddim",  # of the samples while training, and its steps; mode eval takes the section sampler
                 num_steps=50,
                 reference="",  # real images: a folder, .npz, statistics file, 'cifar10:test'; '' for the training images
                 num_reference=0,  # of the reference; 0 for all
                 best="fid",  # the metric whose best checkpoint is kept too, by evaluations while training; '' for none
                 batch_size=64,  # images a feature network sees at once, over all devices
+                vlb_bpd=dict(levels=1000, log_snr_max=13.3),
+                ode_bpd=dict(trace="rademacher", rtol=1e-4, atol=1e-4),
                 features=dict(
                     name="classifier",  # a file of ddpm/evaluation/features: classifier, efficientnet, inception, pixels
                     classifier=dict(steps=500),

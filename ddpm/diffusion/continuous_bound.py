@@ -44,21 +44,22 @@ def vdm_bpd(model: Model, x_0: Data, eps: Data, t: Time) -> PerExample:
     return prior_bpd(process, x_0) + reconstruction_bpd(process, x_0, eps) + diffusion_bpd(model, x_0, eps, t)
 
 
-def reconstruction_bpd(process: Process, x_0: Data, eps: Data) -> PerExample:
-    """-log p(x_0 | z) of z = x_{t_min}, with p(x | z) proportional to q(z | x) over 256 levels, each dimension by itself.
+def reconstruction_bpd(process: Process, x_0: Data, eps: Data, t: Time | None = None) -> PerExample:
+    """-log p(x_0 | z) of z = x_t, with p(x | z) proportional to q(z | x) over 256 levels, each dimension by itself.
 
     log p(x_i | z_i) = log softmax over levels v of -(z_i / alpha - v)^2 SNR / 2.
 
     Args:
       x_0: data [batch, *dims], each value one of 256 levels, 2 / 255 apart in [-1, 1].
       eps: unit Gaussian noise, shaped as x_0.
+      t: one for all; t_min if None.
 
     Kingma et al. 2021 (VDM), Eq. 11 and section 3.3.
     """
-    t_min, _ = ends(process)
-    x = diffuse(process, x_0, t_min, eps) / process.alpha(t_min)
+    t = ends(process)[0] if t is None else t
+    x = diffuse(process, x_0, t, eps) / process.alpha(t)
     distances = x[..., None] - jnp.asarray(LEVELS, x.dtype).reshape((1,) * x.ndim + (-1,))
-    log_p = jax.nn.log_softmax(-(distances**2) * jnp.exp(process.log_snr(t_min)) / 2, axis=-1)
+    log_p = jax.nn.log_softmax(-(distances**2) * jnp.exp(process.log_snr(t)) / 2, axis=-1)
     level = jnp.round((x_0 + 1) * 127.5).astype(jnp.int32)
     return _bits(-jnp.take_along_axis(log_p, level[..., None], axis=-1)[..., 0])
 

@@ -12,7 +12,9 @@ class Loss(NamedTuple):
 
     per_example: (model, x_0, eps, t) -> one number per example, for data and unit noise [batch, *dims], times [batch].
     outputs: channels of the network's output relative to the data's: 1, or 2 with a learned variance.
+    learns_uncertainty: the model has parameters of uncertainty.py.
     """
 
     per_example: Callable[[Model, Data, Data, Time], PerExample]
     outputs: int = 1
+    learns_uncertainty: bool = False

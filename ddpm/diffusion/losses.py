@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 
+from ddpm.diffusion.continuous_bound import vdm_bpd
 from ddpm.diffusion.loss import Loss
 from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.prediction import target, x0_and_eps
 from ddpm.diffusion.process import diffuse
+from ddpm.diffusion.uncertainty import balanced, log_uncertainty
 from ddpm.diffusion.variance import check
 from ddpm.diffusion.variational import check_learned, term_bpd, term_of_estimate
 from ddpm.diffusion.weights import Weight
@@ -27,6 +29,43 @@ def weighted(weight: Weight) -> Loss:
     def per_example(model, x_0, eps, t):
         output, _ = model.output(diffuse(model.process, x_0, t, eps), t)
         return _squared_error(model, weight, output, x_0, eps, t)
+
+    return Loss(per_example)
+
+
+def uncertain(weight: Weight) -> Loss:
+    """The weighted loss over what it is expected to be at that noise, which is learned: every noise counts the same.
+
+    L_weighted / exp(u) + u,  u = log_uncertainty(c_noise),  c_noise = log(sigma_t / alpha_t) / 4.
+
+    Args:
+      weight: as for weighted; EDM2 uses edm.
+
+    Karras et al. 2024 (EDM2), Eq. 15.
+    """
+
+    def per_example(model, x_0, eps, t):
+        c_noise = -model.process.log_snr(t) / 8
+        return balanced(weighted(weight).per_example(model, x_0, eps, t), log_uncertainty(model.uncertainty, c_noise))
+
+    return Loss(per_example, learns_uncertainty=True)
+
+
+def vdm() -> Loss:
+    """The bound of infinitely many steps, all three terms, in bits per dimension; with a learned process, VDM's training.
+
+    Raises:
+      InputError: per_example: a process of levels.
+
+    Kingma et al. 2021 (VDM), Eq. 11 and 17.
+    """
+
+    def per_example(model, x_0, eps, t):
+        if model.process.discrete:
+            raise InputError(
+                "loss 'vdm' is an integral over real times, not a sum over levels: use loss 'vlb' instead."
+            )
+        return vdm_bpd(model, x_0, eps, t)
 
     return Loss(per_example)
 

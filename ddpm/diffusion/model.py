@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ddpm.diffusion.prediction import Prediction, x0_and_eps
 from ddpm.diffusion.process import Process
+from ddpm.diffusion.uncertainty import Params
 from ddpm.shapes import Data, PerExample, Time, over
 
 
@@ -29,12 +30,14 @@ class Model(NamedTuple):
     prediction: what the network is asked for.
     network: (scaled x_t [batch, *dims], condition [batch]) -> output.
     learned_variance: the output has twice the channels, the second half for the variance.
+    uncertainty: parameters of uncertainty.py, of losses that learn one.
     """
 
     process: Process
     prediction: Prediction
     network: Callable[[Data, PerExample], Data]
     learned_variance: bool = False
+    uncertainty: Params | None = None
 
     def output(self, x_t: Data, t: Time) -> tuple[Data, Data | None]:
         """What the network says of x_t, and the fraction of a learned variance: (v + 1) / 2 for its second half v.

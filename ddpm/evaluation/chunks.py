@@ -49,6 +49,15 @@ class Chunks:
             self._files.append(file)
         self._rows += count
 
+    def names(self) -> list[str]:
+        """Names of the arrays."""
+        if self._memory:
+            return list(self._memory[0])
+        if not self._files:
+            return []
+        with np.load(self._files[0]) as arrays:
+            return arrays.files
+
     def read(self, name: str, first: int, last: int) -> Iterator[np.ndarray]:
         """Rows first..last-1 of an array, piece by piece."""
         start = 0

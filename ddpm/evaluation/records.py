@@ -6,7 +6,6 @@ import math
 import pathlib
 from collections.abc import Callable, Collection, Iterable
 
-from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.metrics import HIGHER_IS_BETTER, NEAR, NEITHER, Figures
 from ddpm.evaluation.network import FeatureNetwork
 
@@ -14,17 +13,15 @@ FILE = "evaluation.jsonl"
 OF_A_STEP = ("step", "params_sha256", "pixels_sha256")
 
 
-def record(
-    figures: Figures, generated: Extracted, real: Extracted, network: FeatureNetwork, settings: dict, versions: dict
-) -> dict:
+def record(figures: Figures, generated: dict, real: dict, features: dict, settings: dict, versions: dict) -> dict:
     """Figures and all that they depend on: what was compared with what, seen by which network under which rule, by
-    metrics of which settings, made by which versions."""
+    metrics of which settings, made by which versions; all as JSON."""
     return {
         "figures": figures,
         "provenance": {
-            "generated": generated.about,
-            "reference": real.about,
-            "features": of_network(network),
+            "generated": generated,
+            "reference": real,
+            "features": features,
             "metrics": settings,
             "versions": versions,
             "date": datetime.datetime.now().isoformat(timespec="seconds"),

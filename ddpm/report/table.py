@@ -9,6 +9,7 @@ from ddpm.evaluation.records import aim, identity
 from ddpm.report.collect import Collected, number
 
 NO_SAMPLES = "data set"  # the column of images that no run generated
+SPREADS = ("_std", "_stderr")  # how names of figures end that tell another's standard deviation or error
 UNCOMPARED = ("metrics", "date", "generated")  # of the provenance: what does not make another rule
 
 
@@ -26,7 +27,7 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A figure: its value, standard deviation if there is one, and the provenance."""
+    """A figure: its value, standard deviation or error if there is one, and the provenance."""
 
     value: float
     std: float | None
@@ -82,9 +83,12 @@ def table(runs: list[Collected]) -> Table:
             row = rows.pop(key, None) or Row(index, made, {})
             rows[key] = row  # last written, last in order
             for name, value in figures.items():
-                if number(value) is None or (name.endswith("_std") and name.removesuffix("_std") in figures):
+                if number(value) is None or any(
+                    name.removesuffix(end) in figures for end in SPREADS if name.endswith(end)
+                ):
                     continue
-                row.cells[name, rule] = Cell(value, number(figures.get(f"{name}_std")), provenance)
+                spread = next((figures[name + end] for end in SPREADS if name + end in figures), None)
+                row.cells[name, rule] = Cell(value, number(spread), provenance)
                 columns[name, rule] = None
     ordered = sorted(columns, key=lambda column: column[1])  # stable: figures as they were written
     return Table(
