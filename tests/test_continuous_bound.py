@@ -37,31 +37,29 @@ class Straight(Process):
     alpha, sigma = LearnedVP.alpha, LearnedVP.sigma
 
 
-def gaussian_model(process, slope=1.0):
-    """The model that knows data N(0, VARIANCE); it is wrong by a factor where slope is not 1."""
+def gaussian_model(process):
+    """The model that knows data N(0, VARIANCE)."""
 
-    def network(x, condition):
-        t = condition
-        eps = gaussian_eps(0.0, VARIANCE, process.alpha(t)[:, None], process.sigma(t)[:, None], x)
-        return slope * eps
+    def network(x, t):
+        return gaussian_eps(0.0, VARIANCE, process.alpha(t)[:, None], process.sigma(t)[:, None], x)
 
     return Model(process, predictions.eps()._replace(condition=lambda process, t: jnp.asarray(t)), network)
 
 
 def integral(model):
-    """The mean of diffusion_bpd over t, x_0 ~ N(0, VARIANCE) and eps: by Gauss-Legendre quadrature in t, between the levels of a table,
-    else in log t if t_min > 0; it is a quadratic form of x_0 and eps, so its mean is that of its values on the axes."""
-    process, (x, w) = model.process, np.polynomial.legendre.leggauss(5 if model.process.discrete else 400)
-    low, high = (
-        (np.arange(i, process.T + i)[:, None] for i in (1, 2)) if process.discrete else (process.t_min, process.T)
-    )
-    low, high = (low[:-1], high[:-1]) if process.discrete else (low, high)
-    if process.discrete or low == 0:
-        t, w = low + (high - low) * (x + 1) / 2, (high - low) * w / 2
-    else:
-        t = low * (high / low) ** ((x + 1) / 2)
-        w = t * np.log(high / low) * w / 2
-    t, w = (jnp.asarray(np.ravel(a)) for a in (t, w))
+    """The mean of diffusion_bpd over t, x_0 ~ N(0, VARIANCE) and eps.
+
+    Gauss-Legendre in t, between the levels of a table, and in log t if t_min > 0; over x_0 and eps the quadratic form that
+    it is has the mean of its values on the axes.
+    """
+    process = model.process
+    logs = not process.discrete and process.t_min > 0
+    edges = np.arange(1, process.T + 1) if process.discrete else np.array([process.t_min, process.T])
+    edges = (np.log(edges) if logs else edges)[:, None]
+    x, w = np.polynomial.legendre.leggauss(5 if process.discrete else 400)
+    t, w = edges[:-1] + np.diff(edges, axis=0) * (x + 1) / 2, np.diff(edges, axis=0) * w / 2
+    t, w = (np.exp(t), w * np.exp(t)) if logs else (t, w)
+    t, w = jnp.asarray(t.ravel()), jnp.asarray(w.ravel())
     moments = VARIANCE * diffusion_bpd(model, *unit(t, 1, 0), t) + diffusion_bpd(model, *unit(t, 0, 1), t)
     return float((moments * w).sum() / (process.T - process.t_min))
 
@@ -132,7 +130,9 @@ def test_vdm_is_the_sum_of_its_terms(x64):
 @given(seed=st.integers(0, 10**6), scale=st.floats(0, 5), top=st.floats(5, 20), bottom=st.floats(-20, -5))
 def test_learned_log_snr_falls_between_its_end_points_whatever_the_parameters(seed, scale, top, bottom):
     with jax.enable_x64(True):
-        process = LearnedVP(randomised(seed, scale, log_snr_max=top, log_snr_min=bottom))
+        params = randomised(seed, scale, log_snr_max=top, log_snr_min=bottom)
+        params["shape"]["w_3"] *= 30  # so that the line is the lesser part
+        process = LearnedVP(params)
         t = jnp.linspace(0, 1, 50)
         log_snr = process.log_snr(t)
         assert log_snr[0] == top and log_snr[-1] == bottom and (jnp.diff(log_snr) < 0).all()
@@ -143,8 +143,15 @@ def test_learned_log_snr_falls_between_its_end_points_whatever_the_parameters(se
 
 def test_a_learned_process_starts_close_to_a_line():
     process, t = LearnedVP(init(jax.random.key(0))), jnp.linspace(0, 1, 50)
-    np.testing.assert_allclose(process.log_snr(t), 13.3 + t * (-5 - 13.3), atol=1.0)
+    np.testing.assert_allclose(process.log_snr(t), 13.3 + t * (-5 - 13.3), atol=0.1)
     assert float(process.log_snr(0)) == float(process.log_snr(jnp.array([0]))[0]) == np.float32(13.3)
+
+
+def test_end_points_do_not_move_the_shape(x64):
+    params, t = randomised(0, 2.0, log_snr_max=12.0, log_snr_min=-2.0), jnp.linspace(0, 1, 20)
+    moved = {"log_snr_max": jnp.asarray(5.0), "log_snr_min": jnp.asarray(-8.0)}
+    fallen = (12 - LearnedVP(params).log_snr(t)) / 14
+    np.testing.assert_allclose((5 - LearnedVP(params | {"ends": moved}).log_snr(t)) / 13, fallen, rtol=1e-9, atol=1e-12)
 
 
 def losses(process, x_0, eps, t):
