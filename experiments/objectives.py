@@ -25,7 +25,7 @@ OBJECTIVES = {
     "zero_snr": {"schedule.zero_terminal_snr": True, "prediction.name": "v", "weight.name": "output"},
     "hybrid": {"loss.name": "hybrid", "sampler.ancestral.variance": "learned"},
     "vlb": VLB,
-    "vlb_importance": VLB | {"timesteps.name": "loss_second_moment"},
+    "vlb_importance": VLB | {"timesteps.name": "loss_second_moment", "timesteps.loss_second_moment.history": 4},
     "vp": {"process.name": "ContinuousVP"},
     "subvp": {"process.name": "SubVP"},
     "ve": {"process.name": "VE", "grid.name": "log_snr"},
@@ -46,9 +46,11 @@ def get_config(objective: str = "simple") -> ConfigDict:
     config.model.unet.update(channels=16, dropout=0.0)
     config.optimizer.warmup_steps = 100
     config.training.update(
-        cpu_devices=2, batch_size=64, num_steps=1500, log_every=50, sample_every=1500, evaluate_every=0, save_every=500
+        cpu_devices=2, batch_size=64, num_steps=600, log_every=20, sample_every=600, evaluate_every=0, save_every=300
     )
     config.sampler.update(name="ddim", num_steps=50)
-    config.evaluation.update(num=1000, num_steps=50)
+    config.evaluation.update(num=1000, num_steps=50, reference="fashion_mnist:test")
+    config.evaluation.vlb_bpd.levels = 100
+    config.evaluation.ode_bpd.update(rtol=1e-3, atol=1e-3)
     config.update_from_flattened_dict(OBJECTIVES[objective])
     return config

@@ -40,7 +40,7 @@ def quadratic(u: jax.Array, beta_min: float = 0.1, beta_max: float = 20.0) -> ja
 def cosine(u: jax.Array, s: float = 0.008) -> jax.Array:
     """alpha_bar_u = cos^2(a_u) / cos^2(a_0),  a_u = (u + s) / (1 + s) pi / 2.
 
-    1 - alpha_bar_u = sin(a_u - a_0) sin(a_u + a_0) / cos^2(a_0).
+    1 - alpha_bar_u = sin(a_u - a_0) sin(a_u + a_0) / cos^2(a_0),  cos(a_u) = sin((1 - u) / (1 + s) pi / 2).
 
     Nichol and Dhariwal 2021, Eq. 17; with s = 0 it is -2 log tan(pi u / 2).
     """
@@ -48,7 +48,8 @@ def cosine(u: jax.Array, s: float = 0.008) -> jax.Array:
         raise InputError(f"s = {s} is not in [0, 1); improved DDPM uses s = 0.008.")
     a_0 = s / (1 + s) * jnp.pi / 2
     rise = u / (1 + s) * jnp.pi / 2
-    return _of_ratio(jnp.cos(a_0 + rise) ** 2, jnp.sin(rise) * jnp.sin(rise + 2 * a_0))
+    fall = (1 - u) / (1 + s) * jnp.pi / 2
+    return _of_ratio(jnp.sin(fall) ** 2, jnp.sin(rise) * jnp.sin(rise + 2 * a_0))
 
 
 def sigmoid(u: jax.Array, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> jax.Array:

@@ -131,8 +131,10 @@ def _hutchinson(draw):
         z = jax.vmap(lambda key: draw(key, x_0.shape[1:], x_0.dtype))(keys)
 
         def flow_and_trace(flow, u):
-            rate, pull_back = jax.vjp(flow, u)
-            return rate, _inner(pull_back(z)[0], z)
+            rate, along_z = jax.jvp(
+                flow, (u,), (z.astype(u.dtype),)
+            )  # convolution gradients in a loop take ages on CPU
+            return rate, _inner(along_z, z)
 
         return flow_and_trace
 
@@ -144,8 +146,8 @@ def _exact(keys, x_0):
     units = jnp.broadcast_to(jnp.eye(dims, dtype=x_0.dtype).reshape(dims, 1, *x_0.shape[1:]), (dims, *x_0.shape))
 
     def flow_and_trace(flow, u):
-        rate, pull_back = jax.vjp(flow, u)
-        return rate, jax.vmap(lambda unit: _inner(pull_back(unit)[0], unit))(units).sum(0)
+        rate, push = jax.linearize(flow, u)
+        return rate, jax.vmap(lambda unit: _inner(push(unit), unit))(units).sum(0)
 
     return flow_and_trace
 

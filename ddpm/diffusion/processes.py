@@ -210,6 +210,7 @@ class RectifiedFlow(Process):
 
     def __post_init__(self):
         check_inside(0, np.inf, usual="1 is none; Stable Diffusion 3 uses 3 at 1024 pixels", shift=self.shift)
+        check_inside(-1e-9, 1, usual="1e-5 will do", t_min=self.t_min)
 
     def alpha(self, t: Time) -> PerTime:
         t = _real(t)
