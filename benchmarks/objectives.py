@@ -1,6 +1,6 @@
 """Trains a small model with each objective on the same budget, and prints what each reaches: `make objectives`.
 
-python benchmarks/objectives.py [--workdir runs/objectives] [--images 64] [--samples 1000] [objective ...]
+python benchmarks/objectives.py [--workdir runs/objectives] [--images 32] [--samples 500] [objective ...]
 
 Figures: the variational bound and the likelihood of the probability-flow ODE on Fashion-MNIST's test images, and the
 Frechet distance of samples to those, by a classifier of the training images. What is there already is not made again. At the
@@ -93,8 +93,8 @@ def main() -> None:
     """Trains, evaluates and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/objectives"))
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("objectives", nargs="*", default=list(objectives.OBJECTIVES))
     arguments = parser.parse_args()
     reached = {
