@@ -40,8 +40,8 @@ def times_of(process, num):
 def eps_model(process, predict_eps):
     """The model of a function (x_t, t [batch]) -> eps_hat."""
 
-    def network(x_t, condition):
-        t = condition * process.T / 1000
+    def network(x_t, t):
         return predict_eps(x_t, jnp.round(t).astype(jnp.int32) if process.discrete else t)
 
-    return Model(process, predictions.eps(), network)
+    told_t = predictions.eps()._replace(condition=lambda process, t: jnp.asarray(t, jnp.result_type(float)))
+    return Model(process, told_t, network)

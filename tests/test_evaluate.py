@@ -5,12 +5,14 @@ import hashlib
 
 import numpy as np
 import pytest
+from conftest import TINY, run
 from data_sets import mistake, noise
 from PIL import Image
 
 from ddpm import evaluate
 from ddpm.data.images import Dataset
-from ddpm.evaluation import metrics, sources, statistics
+from ddpm.errors import InputError
+from ddpm.evaluation import metrics, records, sources, statistics
 from ddpm.evaluation.features.pixels import pixels
 from ddpm.names import public
 from ddpm.sampling.batched import BatchedSampler
@@ -215,3 +217,29 @@ def test_the_spelling_of_a_run_is_not_what_its_samples_are_known_by(tiny, tmp_pa
         source = evaluate.of_run(Sampler(), {}, tiny, (8, 8, 1), tmp_path / "samples", name=name, **about)
         assert source.about["name"] == name and sum(map(len, source.read(0))) == 40
     assert drawn == [0, 40]
+
+
+@pytest.mark.slow
+def test_the_command_says_the_likelihood_of_a_run_and_computes_it_once(tmp_path):
+    code, _, err = run(*TINY, f"--workdir={tmp_path}", "--config.training.num_steps=5", "--config.schedule.T=50")
+    assert code == 0, err
+    command = [f"--workdir={tmp_path}", "--mode=eval", "--metrics=vlb_bpd,ode_bpd,fid", "--num=24"]
+    code, out, err = run(*command, "--reference=digits:test")
+    assert code == 0, err
+    assert "24 images of digits:test under" in out and "24/24 images: vlb_bpd" in out and "fd " in out
+    assert (tmp_path / "evaluation" / "vlb_bpd_terms.png").stat().st_size > 1000
+    rows = {name: row for row in records.read(tmp_path) for name in row["figures"]}
+    assert 0 < rows["ode_bpd"]["figures"]["ode_bpd_stderr"] < 1 and rows["vlb_bpd"]["figures"]["vlb_bpd"] > 1
+    assert rows["vlb_bpd"]["provenance"]["reference"]["name"] == "digits:test"
+    code, out, err = run(*command, "--reference=digits:test")
+    assert code == 0 and "24/24 images: vlb_bpd" not in out and "vlb_bpd " in out, err
+    assert len([row for row in records.read(tmp_path) if "vlb_bpd" in row["figures"]]) == 1
+    code, _, err = run("--mode=report", f"--workdir={tmp_path}")
+    page = (tmp_path / "report.html").read_text()
+    assert code == 0 and "vlb bpd" in page and "likelihood" in page, err
+
+
+def test_a_likelihood_is_no_metric_of_samples(tiny):
+    tiny.evaluation.metrics = ("vlb_bpd",)
+    with pytest.raises(InputError, match=r"^vlb_bpd is of images, not of samples: --mode eval --metrics vlb_bpd"):
+        evaluate.Evaluator(tiny, Dataset(IMAGES))

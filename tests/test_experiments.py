@@ -13,18 +13,22 @@ from ml_collections import ConfigDict
 
 from ddpm import build, config, data, main, models, names, sampling, train
 from ddpm.data.images import Dataset
-from ddpm.diffusion import continuous, losses, predictions, processes, schedules, timesteps, weights
+from ddpm.diffusion import continuous, learned, losses, predictions, processes, schedules, timesteps, weights
 from ddpm.errors import InputError
-from ddpm.evaluation import features
+from ddpm.evaluation import features, likelihoods
 from ddpm.sampling import grids
 from ddpm.training import loop, sharding
 from ddpm.training.state import init_state
-from experiments import base
+from experiments import base, objectives
 
-EXPERIMENTS = [
-    path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")
-]
-SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "linear_cifar": (32, 32, 3), "cosine_cifar": (32, 32, 3)}
+FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")]
+EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES)]
+SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "objectives": (28, 28, 1), "imagenet64": (64, 64, 3)}
+PARAMETERS = {
+    "linear_cifar": 35_746_307,
+    "improved_cifar": 52_546_438,
+    "imagenet64": 121_063_942,
+}  # of the papers' code
 # Sections that name a choice, and where their names are found.
 PLACES = dict(
     data=data,
@@ -43,7 +47,12 @@ PLACES = dict(
 
 
 def get(name) -> ConfigDict:
-    return importlib.import_module(f"experiments.{name}").get_config()
+    file, *argument = name.split(":")
+    return importlib.import_module(f"experiments.{file}").get_config(*argument)
+
+
+def shape_of(name):
+    return SHAPES.get(name.partition(":")[0], (32, 32, 3))
 
 
 def leaves(section, prefix=""):
@@ -58,25 +67,26 @@ def test_an_experiment_overrides_keys_of_base_by_values_of_their_type(name):
         assert type(value) is type(defaults[key]), key
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", FILES)
 def test_an_experiment_opens_with_paper_and_command(name):
     text = importlib.import_module(f"experiments.{name}").__doc__
     assert "Paper:" in text and f"python -m ddpm.main --config experiments/{name}.py" in text
-    assert len(inspect.getsource(importlib.import_module(f"experiments.{name}")).splitlines()) <= 40
+    lines = len(inspect.getsource(importlib.import_module(f"experiments.{name}")).splitlines())
+    assert lines <= (40 if name != "objectives" else 70)  # a table of many
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds_and_its_network_fits_its_data(name):
     c = get(name)
-    diffusion = build.diffusion(c, SHAPES[name])
+    diffusion = build.diffusion(c, shape_of(name))
     tx = build.gradient_transformation(c)
     history = build.times_drawn(c, diffusion.process).history
     state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), build.init_key(c))
     step = build.train_step(c, diffusion, tx)
-    batch = jax.ShapeDtypeStruct((c.training.batch_size, *SHAPES[name]), "uint8")
+    batch = jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8")
     new, _ = jax.eval_shape(step, state, batch, build.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
-    build.batched_sampler(c, diffusion, SHAPES[name], sharding.data_mesh())
+    build.batched_sampler(c, diffusion, shape_of(name), sharding.data_mesh())
 
 
 @pytest.mark.slow
@@ -85,11 +95,11 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     c = get(name)
     c.training.batch_size = 8
     c.model.unet.update(channels=8, channel_mult=c.model.unet.channel_mult[:2], num_res_blocks=1)  # in seconds
-    c.model.unet.attention_resolutions = (SHAPES[name][0] // 2,)
-    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *SHAPES[name]), dtype=np.uint8))
+    c.model.unet.attention_resolutions = (shape_of(name)[0] // 2,)
+    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape_of(name)), dtype=np.uint8))
     mesh = sharding.data_mesh(jax.devices()[:1])
     feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    diffusion, tx = build.diffusion(c, SHAPES[name]), build.gradient_transformation(c)
+    diffusion, tx = build.diffusion(c, shape_of(name)), build.gradient_transformation(c)
     history = build.times_drawn(c, diffusion.process).history
     state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
         build.init_key(c)
@@ -99,12 +109,23 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     given = feed.start(0)
     for _ in range(2):
         state, metrics = steps(state, next(given), 1)
-    assert metrics["finite"] and np.isclose(metrics["loss"], 1, atol=0.3) and state.batch == 2
+    assert metrics["finite"] and state.batch == 2
+    if c.loss.name == "weighted" and c.weight.name in ("simple", "output"):  # a network that says zero, of unit targets
+        assert np.isclose(metrics["loss"], 1, atol=0.6)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_of_papers_have_their_number_of_parameters(name):
+    diffusion = build.diffusion(get(name), shape_of(name))
+    params = jax.eval_shape(diffusion.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
 
 
 def named_functions():
     sections = {section: (place, base.get_config()[section]) for section, place in PLACES.items()}
     sections["evaluation.features"] = (features, base.get_config().evaluation.features)
+    bits = base.get_config().evaluation
+    sections["evaluation"] = (likelihoods, {name: bits[name] for name in names.public(likelihoods)})
     for section, (place, choices) in sections.items():
         for name, options in choices.items():
             if isinstance(options, ConfigDict):
@@ -113,7 +134,8 @@ def named_functions():
 
 @pytest.mark.parametrize(("section", "place", "name", "options"), list(named_functions()))
 def test_options_in_base_are_those_of_the_function_with_its_defaults(section, place, name, options):
-    parameters = inspect.signature(names.find(section, place.__name__, name)).parameters
+    function = learned.init if name == "LearnedVP" else names.find(section, place.__name__, name)
+    parameters = inspect.signature(function).parameters
     for key, value in options.items():
         assert key in parameters, f"{section}.{name}.{key} is read by nothing"
         default = parameters[key].default
@@ -165,6 +187,24 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         ({"model.unet.dtype": "float64"}, "unknown model.unet.dtype 'float64'. Did you mean "),
         ({"optimizer.name": "clip"}, "optax.clip is no optimizer: it takes no learning_rate. DDPM uses adam."),
         ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),
+        (
+            {"prediction.name": "eps", "schedule.zero_terminal_snr": True},
+            "prediction 'eps' is impossible where alpha_T = 0: it leaves x_0 undetermined there. Use v, x0 or velocity, ",
+        ),
+        ({"process.name": "RectifiedFlow"}, "prediction 'eps' is impossible where alpha_T = 0: "),
+        ({"process.name": "SubVPP"}, "unknown process 'SubVPP'. Did you mean 'SubVP'? Known: "),
+        ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
+        ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
+        ({"loss.name": "hybird"}, "unknown loss 'hybird'. Did you mean 'hybrid'? Known: hybrid, uncertain, vdm, vlb, "),
+        ({"grid.name": "karas"}, "unknown grid 'karas'. Did you mean 'karras'? Known: karras, log_snr, uniform."),
+        (
+            {"process.name": "EDM", "timesteps.name": "loss_second_moment"},
+            "loss_second_moment remembers the losses of each noise level, but EDM has no levels. ",
+        ),
+        (
+            {"sampler.ancestral.variance": "learned"},
+            "variance 'learned' needs a network that says one: take 'beta' or 'posterior', or train with the loss ",
+        ),
         ({"schedule.T": 1}, "T = 1 noise levels are too few; a schedule needs T >= 2 (DDPM uses 1000)."),
     ],
 )
@@ -172,7 +212,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
     tiny.update_from_flattened_dict(change)
     with pytest.raises(InputError) as caught:
         build.dataset(tiny)
-        build.diffusion(tiny, (8, 8, 1))
+        diffusion = build.diffusion(tiny, (8, 8, 1))
+        build.times_drawn(tiny, diffusion.process)
         build.gradient_transformation(tiny)
         build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
     assert str(caught.value).startswith(message)

@@ -41,7 +41,17 @@ def killed(process, workdir, number, beyond, delay=0.0):
     return process.returncode
 
 
-@pytest.mark.parametrize("options", [(), ("--config.optimizer.accumulate=2",)], ids=["plain", "accumulate"])
+IMPORTANCE = (  # times whose distribution is known, and drawn from, after a few steps
+    "--config.timesteps.name=loss_second_moment",
+    "--config.timesteps.loss_second_moment.history=2",
+    "--config.loss.name=vlb",
+    "--config.schedule.T=40",
+)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--config.optimizer.accumulate=2",), IMPORTANCE], ids=["plain", "accumulate", "importance"]
+)
 def test_three_kills_change_no_bit(tmp_path, options):
     arguments = [*TINY, *options, "--config.model.unet.dropout=0.1", "--config.data.flip=True"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -56,6 +66,8 @@ def test_three_kills_change_no_bit(tmp_path, options):
 
     a, b = state(whole, 60), state(broken, 60)
     assert a.keys() == b.keys() and any("ema_params" in key for key in a) and any("opt_state" in key for key in a)
+    if options == IMPORTANCE:
+        assert a["['history']['counts']"].min() >= 2
     for key in a:
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
     rows = [[json.loads(line) for line in (w / "metrics.jsonl").read_text().splitlines()] for w in (whole, broken)]

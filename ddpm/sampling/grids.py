@@ -1,5 +1,6 @@
 """Where in time the steps of a sampler lie: num_steps + 1 times from T, the noise, down to 0, the data."""
 
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm.diffusion.process import Process
@@ -61,5 +62,5 @@ def _ends(process: Process, num_steps: int) -> tuple[float, float]:
 
 
 def _times(process: Process, log_snrs: np.ndarray) -> np.ndarray:
-    inner = np.asarray(process.time(log_snrs[1:-1].astype(np.float32)), np.float64)
+    inner = np.asarray(process.time(jnp.asarray(log_snrs[1:-1], jnp.result_type(float))), np.float64)
     return np.concatenate([[process.T], inner, [process.t_min] * (len(log_snrs) > 1), [0.0]])
