@@ -49,7 +49,7 @@ def get_config(objective: str = "simple") -> ConfigDict:
         cpu_devices=2, batch_size=64, num_steps=400, log_every=20, sample_every=400, evaluate_every=0, save_every=200
     )
     config.sampler.update(name="ddim", num_steps=50)
-    config.evaluation.update(num=1000, num_steps=50, reference="fashion_mnist:test")
+    config.evaluation.update(num=1000, num_steps=50, reference="fashion_mnist:test", batch_size=32)
     config.evaluation.vlb_bpd.levels = 100
     config.evaluation.ode_bpd.update(rtol=1e-3, atol=1e-3)
     config.update_from_flattened_dict(OBJECTIVES[objective])

@@ -173,7 +173,7 @@ def test_curves_and_setup_of_a_run(tmp_path):
 def test_loss_by_t_has_a_line_a_quarter_and_for_several_runs_a_choice(tmp_path):
     paths = [write_run(tmp_path / "a"), write_run(tmp_path / "b", loss=0.2)]
     (plot,) = [plot for plot in curves(collect(paths[:1])) if plot["title"] == "Loss by quarter of t"]
-    assert [line["name"] for line in plot["data"]] == [f"quarter {i} of 1..T" for i in range(1, 5)]
+    assert [line["name"] for line in plot["data"]] == [f"quarter {i} from data to noise" for i in range(1, 5)]
     (plot,) = [plot for plot in curves(collect(paths)) if plot["title"] == "Loss by quarter of t"]
     assert [line["name"] for line in plot["data"]] == ["a", "b"] and len(plot["choices"][0]["options"]) == 4
     assert [line["y"] for line in plot["choices"][0]["options"][3]["data"]] == [[0.1] * 3, [0.2] * 3]

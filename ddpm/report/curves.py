@@ -10,7 +10,7 @@ CURVES = {  # titles and scales; what else is logged has its own name, and a lin
     "images_per_second": ("Images a second", "linear"),
     "skipped": ("Skipped batches", "linear"),
 }
-QUARTERS = {f"loss_t_quarter_{i}": f"quarter {i} of 1..T" for i in range(1, 5)}
+QUARTERS = {f"loss_t_quarter_{i}": f"quarter {i} from data to noise" for i in range(1, 5)}
 
 
 def curves(runs: list[Collected]) -> list[dict]:
@@ -26,7 +26,7 @@ def curves(runs: list[Collected]) -> list[dict]:
     for key, (title, scale) in (named | others).items():
         lines = _lines(runs, key)
         if any(any(line["y"]) for line in lines):  # where no batch was skipped, there is no plot of it
-            plots.append(plot(title, lines, {"title": "step"}, {"type": scale}))
+            plots.append(plot(title, lines, {"title": "step"}, {"type": _scale(lines) if scale == "log" else scale}))
     return plots[:1] + _quarters(runs, [key for key in QUARTERS if key in logged]) + plots[1:]
 
 
@@ -45,12 +45,18 @@ def _lines(runs: list[Collected], key: str) -> list[dict]:
     return lines
 
 
+def _scale(lines: list[dict]) -> str:
+    """Logarithmic where it shows every value; a loss with a learned uncertainty may be negative."""
+    return "log" if all(y is None or y > 0 for line in lines for y in line["y"]) else "linear"
+
+
 def _quarters(runs: list[Collected], keys: list[str]) -> list[dict]:
     """One run: four lines in one plot. Several: a line a run, of the quarter that is chosen."""
     if not keys:
         return []
-    title, axes = "Loss by quarter of t", ({"title": "step"}, {"type": "log"})
     lines = {key: _lines(runs, key) for key in keys}
+    scale = _scale([line for several in lines.values() for line in several])
+    title, axes = "Loss by quarter of t", ({"title": "step"}, {"type": scale})
     if len(runs) == 1:
         data = [lines[key][0] | {"name": QUARTERS[key], "meta": i} for i, key in enumerate(keys)]
         return [plot(title, data, *axes, showlegend=True)]
