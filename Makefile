@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
-.PHONY: train test quick parity lint clean
+.PHONY: train test quick parity objectives lint clean
 
 train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures, write the report
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
@@ -20,6 +20,9 @@ quick: $(VENV)/installed-test  ## the tests that take seconds
 parity: $(VENV)/installed-parity  ## the same formulas against diffusers and torch-fidelity (installs PyTorch)
 	$(RUN) -m pip install --quiet --no-deps torch-fidelity==0.4.0 pytorch-fid==0.3.0  # not torchvision: it replaces torch
 	$(RUN) -m pytest tests/parity
+
+objectives: $(VENV)/installed  ## train a small model with each objective on Fashion-MNIST, which is prepared; print what each reaches
+	$(RUN) benchmarks/objectives.py
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
