@@ -1,7 +1,6 @@
 """Evaluation by a configuration: which images against which, seen by which network, and the figures."""
 
 import functools
-import inspect
 import logging
 import pathlib
 from collections.abc import Callable
@@ -16,9 +15,9 @@ from ddpm.cache import cache_directory
 from ddpm.data.folder import folder
 from ddpm.data.images import Dataset
 from ddpm.data.npz import npz
-from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
-from ddpm.evaluation import bits_per_dim, features, likelihoods, metrics, records, sources, statistics
+from ddpm.evaluation import features, metrics, records, sources, statistics
+from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.extract import Extracted, extract, of_statistics
 from ddpm.evaluation.frechet import small_sample_warning
@@ -194,44 +193,6 @@ def best_figure(section: ConfigDict) -> str | None:
         )
     metric = names.find("metric", metrics.__name__, section.best)
     return named(metric.ranks, section.features.name)
-
-
-def is_likelihood(metric: str) -> bool:
-    """Whether a metric is of images under the model, not of samples."""
-    return metric in names.public(likelihoods)
-
-
-def likelihood(
-    metric: str,
-    config: ConfigDict,
-    dataset: Dataset,
-    model: Callable[[Any], Model],
-    params: Any,
-    cache: pathlib.Path,
-    *,
-    name: str,
-    step: int,
-    seed: int,
-    progress: Callable[[str], None],
-) -> tuple[dict, dict[str, np.ndarray]]:
-    """The record of a likelihood of the reference images, `config.evaluation.num` of them; and what it is of each image."""
-    section = config.evaluation
-    if section.reference:
-        dataset = named_dataset(section.reference, config)
-    num = min(section.num, dataset.facts.count)
-    source = sources.of_dataset(dataset, section.reference or build.data_name(config), num)
-    function, options = names.find("likelihood", likelihoods.__name__, metric), dict(section[metric])
-    if "variance" in inspect.signature(function).parameters:  # p_theta is what ancestral sampling draws from
-        options["variance"] = config.sampler.ancestral.variance
-    about = {"step": step, "params": "EMA", "params_sha256": sources.params_digest(params), "seed": seed}
-    arrays = bits_per_dim.rows_of(
-        function, options, model, params, source,
-        seed=seed, batch_size=section.batch_size, about=about, cache=cache, progress=progress,
-    )  # fmt: skip
-    about = {"kind": "run", "name": name, **about, "when": "afterwards"}
-    found = bits_per_dim.figures(arrays)
-    settings = {metric: options}
-    return records.record(found, about, source.about, {"name": "likelihood"}, settings, checkpoint.versions()), arrays
 
 
 def named_dataset(name: str, config: ConfigDict) -> Dataset:

@@ -16,8 +16,9 @@ from ddpm import build, names, pictures
 from ddpm.config import check_same_run, to_json
 from ddpm.data import tfds
 from ddpm.errors import InputError
-from ddpm.evaluate import Evaluator, is_likelihood
+from ddpm.evaluate import Evaluator
 from ddpm.evaluation import records
+from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
 from ddpm.evaluation.neighbours import nearest

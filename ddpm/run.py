@@ -15,9 +15,10 @@ from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.diffusion.process import Process
 from ddpm.errors import InputError
-from ddpm.evaluate import Evaluator, best_figure, likelihood, of_run
+from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
+from ddpm.likelihood import likelihood
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
@@ -98,7 +99,7 @@ class Run:
         workdir/evaluation.jsonl; and what it says of each image, kept in workdir/evaluation.
         """
         record, arrays = likelihood(
-            metric, self.config, build.dataset(self.config), self._diffusion.model, self.params,
+            metric, self.config, build.dataset(self.config), self._diffusion.model, self.params, self.facts.shape,
             self.workdir / "evaluation" / "likelihood",
             name=str(self.workdir), step=self.step, seed=seed, progress=functools.partial(print, flush=True),
         )  # fmt: skip

@@ -32,6 +32,6 @@ def get_config() -> ConfigDict:
     )
     config.sampler.num_steps = 100
     config.sampler.ancestral.variance = "posterior"
-    config.evaluation.update(num=500, num_steps=20, num_reference=1000)
+    config.evaluation.update(num=500, num_steps=15, num_reference=1000)
     config.evaluation.features.name = "pixels"
     return config

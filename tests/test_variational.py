@@ -235,3 +235,13 @@ def test_a_learned_variance_needs_a_model_that_learns_it():
     for of in (lambda: check_learned(model, "learned"), lambda: term_bpd(model, "learned", x, x, 1, 2)):
         with pytest.raises(InputError, match=r"^variance 'learned' needs a network that says one: take 'beta' or"):
             of()
+
+
+def test_data_outside_the_levels_are_refused():
+    x_0, vp = jnp.array([[0.5, 1.5]]), VP(schedules.cosine(10))
+    model = Model(vp, predictions.eps(), lambda x, t: x)
+    with pytest.raises(InputError) as caught:
+        term_bpd(model, "beta", x_0, jnp.zeros_like(x_0), 1, 2)
+    assert str(caught.value) == (
+        "data reach from 0.5 to 1.5, but the 256 levels are in [-1, 1]: scale bytes by to_images of ddpm/data/pixels.py."
+    )

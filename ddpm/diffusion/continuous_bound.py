@@ -16,7 +16,7 @@ from ddpm.diffusion.learned import LearnedVP, of_variance
 from ddpm.diffusion.likelihood import ends
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Process, diffuse, rate
-from ddpm.diffusion.variational import prior_bpd
+from ddpm.diffusion.variational import check_data, prior_bpd
 from ddpm.shapes import Data, PerExample, Time, over
 
 LEVELS = np.arange(256) / 127.5 - 1  # of an image in [-1, 1]
@@ -53,9 +53,12 @@ def reconstruction_bpd(process: Process, x_0: Data, eps: Data, t: Time | None = 
       x_0: data [batch, *dims], each value one of 256 levels, 2 / 255 apart in [-1, 1].
       eps: unit Gaussian noise, shaped as x_0.
       t: one for all; t_min if None.
+    Raises:
+      InputError: data outside [-1, 1].
 
     Kingma et al. 2021 (VDM), Eq. 11 and section 3.3.
     """
+    check_data(x_0)
     t = ends(process)[0] if t is None else t
     x = diffuse(process, x_0, t, eps) / process.alpha(t)
     distances = x[..., None] - jnp.asarray(LEVELS, x.dtype).reshape((1,) * x.ndim + (-1,))

@@ -10,12 +10,14 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm.diffusion.gaussian import discretised_log_likelihood, kl
 from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.process import Process, diffuse, posterior_mean
 from ddpm.diffusion.variance import check_learned as _check_learned
 from ddpm.diffusion.variance import log_variance
+from ddpm.errors import InputError
 from ddpm.shapes import Data, PerExample, Time, over
 
 
@@ -55,10 +57,11 @@ def term_bpd(
       tanh: OpenAI's approximation of log p_theta(x_0 | x_t).
       stop_mean: no gradient through p_theta's mean, so that the term trains the variance alone.
     Raises:
-      InputError: a learned variance of a model that learns none.
+      InputError: a learned variance of a model that learns none; data outside [-1, 1].
 
     Ho et al. 2020, Eq. 5 (L_{t-1}, L_0); Nichol and Dhariwal 2021, section 3.1 (stop_mean).
     """
+    check_data(x_0)
     x_t = diffuse(model.process, x_0, t, eps)
     return term_of_estimate(model.process, variance, model(x_t, t), x_0, x_t, s, t, tanh=tanh, stop_mean=stop_mean)
 
@@ -83,6 +86,22 @@ def term_of_estimate(
     divergence = kl(posterior_mean(process, x_0, x_t, s, t), true, mean, ours)
     of_data = -discretised_log_likelihood(x_0, mean, ours, tanh=tanh)
     return _bits(jnp.where(over(jnp.asarray(s) == 0, x_0), of_data, divergence))
+
+
+def check_data(x_0: Data) -> None:
+    """Refuses data that are not where the levels are; of traced ones, nothing is known.
+
+    Raises:
+      InputError: data outside [-1, 1].
+    """
+    if isinstance(x_0, jax.core.Tracer):
+        return
+    low, high = np.min(x_0), np.max(x_0)
+    if not -1 <= low <= high <= 1:
+        raise InputError(
+            f"data reach from {low:.4g} to {high:.4g}, but the 256 levels are in [-1, 1]: "
+            "scale bytes by to_images of ddpm/data/pixels.py."
+        )
 
 
 def check_learned(model: Model, variance: str) -> None:

@@ -10,12 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm import names
 from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
+from ddpm.evaluation import likelihoods
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.sources import Source, digest
 from ddpm.rng import per_index, stream
 from ddpm.training import sharding
+
+
+def is_likelihood(metric: str) -> bool:
+    """Whether a metric is of images under the model, not of samples."""
+    return metric in names.public(likelihoods)
 
 
 def rows_of(
