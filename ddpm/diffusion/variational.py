@@ -96,7 +96,7 @@ def check_data(x_0: Data) -> None:
     """
     if isinstance(x_0, jax.core.Tracer):
         return
-    low, high = np.min(x_0), np.max(x_0)
+    low, high = np.asarray(x_0).min(), np.asarray(x_0).max()
     if not -1 <= low <= high <= 1:
         raise InputError(
             f"data reach from {low:.4g} to {high:.4g}, but the 256 levels are in [-1, 1]: "
