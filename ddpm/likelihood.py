@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, names
+from ddpm import build, names, objective
 from ddpm.data.images import Dataset
-from ddpm.diffusion.model import Model
+from ddpm.diffusion.variance import check_learned
 from ddpm.errors import InputError
 from ddpm.evaluate import named_dataset
 from ddpm.evaluation import bits_per_dim, likelihoods, records, sources
@@ -21,7 +21,7 @@ def likelihood(
     metric: str,
     config: ConfigDict,
     dataset: Dataset,
-    model: Callable[[Any], Model],
+    diffusion: objective.Diffusion,
     params: Any,
     shape: tuple[int, int, int],
     cache: pathlib.Path,
@@ -47,14 +47,17 @@ def likelihood(
     num = min(section.num, dataset.facts.count)
     source = sources.of_dataset(dataset, section.reference or build.data_name(config), num)
     function, options = names.find("likelihood", likelihoods.__name__, metric), dict(section[metric])
-    if "variance" in inspect.signature(function).parameters:  # p_theta is what ancestral sampling draws from
-        options["variance"] = config.sampler.ancestral.variance
+    if (
+        "variance" in inspect.signature(function).parameters
+    ):  # of p_theta: what it learned, or what ancestral sampling draws with
+        options["variance"] = "learned" if diffusion.learned_variance else config.sampler.ancestral.variance
+        check_learned(options["variance"], diffusion.learned_variance)
     about = {"step": step, "params": "EMA", "params_sha256": sources.params_digest(params), "seed": seed}
     arrays = bits_per_dim.rows_of(
-        function, options, model, params, source,
+        function, options, diffusion.model, params, source,
         seed=seed, batch_size=section.batch_size, about=about, cache=cache, progress=progress,
     )  # fmt: skip
     about = {"kind": "run", "name": name, **about, "when": "afterwards"}
     found = bits_per_dim.figures(arrays)
-    settings = {metric: options}
+    settings = {metric: options | getattr(function, "told", {})}
     return records.record(found, about, source.about, {"name": "likelihood"}, settings, checkpoint.versions()), arrays

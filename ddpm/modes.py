@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from ddpm import build, names, pictures
 from ddpm.config import check_same_run, to_json
 from ddpm.data import tfds
-from ddpm.errors import InputError
+from ddpm.errors import InputError, unknown_name
 from ddpm.evaluate import Evaluator
-from ddpm.evaluation import records
+from ddpm.evaluation import likelihoods, metrics, records
 from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
@@ -52,8 +52,14 @@ def evaluate(
 ) -> int:
     """Figures of a run's samples, for each sampler and number of steps, and likelihoods; adds them to workdir/evaluation.jsonl."""
     run = _open(config, workdir, **opening)
+    known = names.public(metrics) | names.public(likelihoods)
+    for metric in run.config.evaluation.metrics:
+        if metric not in known:
+            raise unknown_name("metric", metric, known)
     of_images = [metric for metric in run.config.evaluation.metrics if is_likelihood(metric)]
     of_samples = tuple(metric for metric in run.config.evaluation.metrics if metric not in of_images)
+    if not of_samples and (samplers != [None] or num_steps != [None]):
+        raise InputError(f"{', '.join(of_images)} draw no samples: --sampler and --num_steps do nothing here.")
     for metric in of_images:
         record, arrays = run.likelihood(metric, seed=seed)
         _print_record(record)

@@ -67,6 +67,8 @@ def call(kind: str, function: Callable, *args: Any, options: dict) -> Any:
     except TypeError as error:
         takes = ", ".join(inspect.signature(function).parameters)
         raise InputError(f"{kind} {function.__name__!r}: {error}; it takes {takes}.") from error
+    if inspect.isabstract(function):
+        raise InputError(f"{kind} {function.__name__!r} is abstract: name one that is made of it.")
     return function(*args, **options)
 
 

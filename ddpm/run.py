@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build
+from ddpm import build, objective
 from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.diffusion.process import Process
@@ -40,7 +40,7 @@ class Run:
         self.workdir, self.config, self.facts, self.step = workdir, config, facts, step
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
-        self._diffusion = build.diffusion(config, facts.shape)
+        self._diffusion = objective.diffusion(config, facts.shape)
         self.process: Process = self._diffusion.model(self.params).process
         self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(
@@ -99,7 +99,7 @@ class Run:
         workdir/evaluation.jsonl; and what it says of each image, kept in workdir/evaluation.
         """
         record, arrays = likelihood(
-            metric, self.config, build.dataset(self.config), self._diffusion.model, self.params, self.facts.shape,
+            metric, self.config, build.dataset(self.config), self._diffusion, self.params, self.facts.shape,
             self.workdir / "evaluation" / "likelihood",
             name=str(self.workdir), step=self.step, seed=seed, progress=functools.partial(print, flush=True),
         )  # fmt: skip

@@ -10,7 +10,7 @@ import time
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, pictures
+from ddpm import build, objective, pictures
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
 from ddpm.errors import InputError
@@ -33,8 +33,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     images = build.dataset(config)
     facts = images.facts
     record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
-    diffusion = build.diffusion(config, facts.shape)
-    history = build.times_drawn(config, diffusion.process).history
+    diffusion = objective.diffusion(config, facts.shape)
+    history = objective.times_drawn(config, diffusion.process).history
     tx = build.gradient_transformation(config)
     _check_workdir(record, workdir, accept_changes)
 
@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     )
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-        jax.eval_shape(init, build.init_key(config)),
+        jax.eval_shape(init, objective.init_key(config)),
     )
     evaluation, best = _Evaluation(config, images, diffusion, mesh), best_figure(config.evaluation)
     feed = build.batches(config, images, split=split, replicated=replicated)
@@ -70,7 +70,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
             best=lambda: records.best_step(workdir, best) if best else None,
         )
         closing.callback(checkpoints.close)  # after an error too, what is being written gets written
-        first, state = checkpoints.restore(abstract) or (0, init(build.init_key(config)))
+        first, state = checkpoints.restore(abstract) or (0, init(objective.init_key(config)))
         records.forget_after(workdir, first)
         project = config.training.wandb
         writer = metrics.Metrics(workdir, first, [WandbWriter(workdir, project, record["config"])] if project else [])

@@ -27,8 +27,7 @@ def get_config() -> ConfigDict:
                 npz=dict(path="", array="arr_0", labels="arr_1"),
             ),
             process=dict(
-                name="VP",  # a class of ddpm/diffusion/processes.py: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM
-                #  or ddpm.diffusion.learned.LearnedVP
+                name="VP",  # a class of ddpm/diffusion/processes: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM, LearnedVP
                 ContinuousVP=dict(t_min=1e-5),
                 SubVP=dict(beta_min=0.1, beta_max=20.0, t_min=1e-5),
                 VE=dict(sigma_min=0.02, sigma_max=100.0, t_min=1e-5),
@@ -40,7 +39,7 @@ def get_config() -> ConfigDict:
                 name="linear",  # a function of ddpm/diffusion/schedules.py: linear, quadratic, cosine, sigmoid, sqrt
                 T=1000,  # noise levels
                 shift=1.0,  # signal amplitudes relative to the noise, times this: 64 / resolution in simple diffusion
-                zero_terminal_snr=False,  # no signal at all is left at t = T; with prediction x0, v or velocity
+                zero_terminal_snr=False,  # no signal at all is left at t = T; with prediction x0 or v
                 linear=dict(beta_1=1e-4, beta_T=0.02),
                 quadratic=dict(beta_1=1e-4, beta_T=0.02),
                 cosine=dict(s=0.008, beta_max=0.999),

@@ -15,7 +15,7 @@ from experiments import base
 def get_config() -> ConfigDict:
     """The experiment."""
     config = base.get_config()
-    config.data.update(name="tfds", flip=True)
+    config.data.name = "tfds"
     config.data.tfds.dataset = "cifar10"
     config.schedule.update(name="cosine", T=4000)
     config.loss.name = "hybrid"

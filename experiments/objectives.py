@@ -29,7 +29,7 @@ OBJECTIVES = {
     "vp": {"process.name": "ContinuousVP"},
     "subvp": {"process.name": "SubVP"},
     "ve": {"process.name": "VE", "grid.name": "log_snr"},
-    "vdm": {"process.name": "ddpm.diffusion.learned.LearnedVP", "loss.name": "vdm", "timesteps.stratified": True},
+    "vdm": {"process.name": "LearnedVP", "loss.name": "vdm", "timesteps.stratified": True},
     "flow": FLOW,
     "flow_logit_normal": FLOW | {"timesteps.name": "logit_normal"},
     "edm": EDM | {"grid.name": "karras"},

@@ -4,7 +4,8 @@ Paper:    Song et al. 2021 (score SDE), table 2, with our U-Net at the size of D
 Command:  python -m ddpm.main --config experiments/subvp_cifar.py --workdir runs/subvp_cifar
 Data:     the same command with --mode prepare, once
 Hardware: an accelerator; add --config.model.unet.dtype=bfloat16
-Expected: FID 2.61 and 3.02 bits/dim in the paper (DDPM++ cont. sub-VP, 1.3M steps); not yet measured here
+Expected: FID 2.61 and 3.02 bits/dim in the paper (DDPM++ cont. sub-VP, 1.3M steps, predictor-corrector); here ancestral,
+          not yet measured
 """
 
 from ml_collections import ConfigDict

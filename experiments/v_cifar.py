@@ -4,7 +4,7 @@ Paper:    Salimans and Ho 2022 (Progressive distillation), section 4 and appendi
 Command:  python -m ddpm.main --config experiments/v_cifar.py --workdir runs/v_cifar
 Data:     the same command with --mode prepare, once
 Hardware: an accelerator; add --config.model.unet.dtype=bfloat16
-Expected: the paper gives figures of distilled models alone; not yet measured here
+Expected: FID 2.87 by DDIM in the paper's table 1 (v, weight SNR + 1, a network of 256 channels); not yet measured here
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ Paper:    Song et al. 2021 (score SDE), table 3, with our U-Net at the size of N
 Command:  python -m ddpm.main --config experiments/ve_cifar.py --workdir runs/ve_cifar
 Data:     the same command with --mode prepare, once
 Hardware: an accelerator; add --config.model.unet.dtype=bfloat16
-Expected: FID 2.38 in the paper (NCSN++ cont. VE, 1.3M steps, predictor-corrector); not yet measured here
+Expected: FID 2.38 in the paper (NCSN++ cont. VE, 1.3M steps, predictor-corrector); here DDIM, not yet measured
 """
 
 from ml_collections import ConfigDict

@@ -218,6 +218,39 @@ MISTAKES = {
         ["--workdir=RUN", "--mode=eval", "--metrics=fid", "--reference=X/large.npz"],
         "RUN holds images of (8, 8, 1), X/large.npz of (9, 9, 1) (height, width, channels): no figure compares them.",
     ),
+    "a likelihood of another size": (
+        ["--workdir=RUN", "--mode=eval", "--metrics=vlb_bpd", "--reference=X/large.npz"],
+        "X/large.npz holds images of (9, 9, 1), the run is of (8, 8, 1) (height, width, channels): its model says nothing",
+    ),
+    "a sampler of likelihoods": (
+        ["--workdir=RUN", "--mode=eval", "--metrics=vlb_bpd", "--num_steps=5"],
+        "vlb_bpd draw no samples: --sampler and --num_steps do nothing here.",
+    ),
+    "a likelihood that is none": (
+        ["--workdir=RUN", "--mode=eval", "--metrics=ode_bpdd,fid"],
+        "unknown metric 'ode_bpdd'. Did you mean 'ode_bpd'? Known: dc, drift, fid, ",
+    ),
+    "eps without signal": (
+        [*TINY, "--workdir=W", "--config.schedule.zero_terminal_snr=True"],
+        "prediction 'eps' is impossible where alpha_T = 0: it leaves x_0 undetermined there. Use v or x0 ",
+    ),
+    "a learned variance of one head": (
+        [*TINY, "--workdir=W", "--config.sampler.ancestral.variance=learned"],
+        "variance 'learned' needs a network that says one: take 'beta' or 'posterior', or train with the loss",
+    ),
+    "one noise level": ([*TINY, "--workdir=W", "--config.schedule.T=1"], "T = 1 noise levels are too few"),
+    "a bound of times that are not uniform": (
+        [*TINY, "--workdir=W", "--config.loss.name=vlb", "--config.timesteps.name=log_normal"],
+        "loss 'vlb' is a bound only as a mean over uniform t, and timesteps 'log_normal' are not uniform: use uniform, or",
+    ),
+    "a process that runs away": (
+        [*TINY, "--workdir=W", "--config.process.name=LearnedVP"],
+        "process 'LearnedVP' is learned, and loss 'weighted' would be made less by moving the noise: train it with loss",
+    ),
+    "a bound of levels in continuous time": (
+        [*TINY, "--workdir=W", "--config.process.name=SubVP", "--config.loss.name=hybrid"],
+        "loss 'hybrid' is a sum over noise levels, of which SubVP has none: use the loss weighted, or a process with a",
+    ),
     "a step that is not there": (["--workdir=RUN", "--mode=eval", "--step=7"], "no checkpoint of step 7 in "),
     "several samplers for one picture": (
         ["--workdir=RUN", "--mode=sample", "--sampler=ddim,ancestral"],

@@ -14,10 +14,10 @@ from scipy.stats import norm
 
 from ddpm.diffusion import predictions
 from ddpm.diffusion.continuous_bound import LEVELS, diffusion_bpd, reconstruction_bpd, vdm_bpd
-from ddpm.diffusion.learned import LearnedVP, init, of_variance
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Process, rate
 from ddpm.diffusion.processes import EDM, VE
+from ddpm.diffusion.processes.learned import LearnedVP, init, of_variance
 from ddpm.diffusion.variational import prior_bpd
 from ddpm.errors import InputError
 

@@ -11,9 +11,9 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, config, data, main, models, names, sampling, train
+from ddpm import build, config, data, main, models, names, objective, sampling, train
 from ddpm.data.images import Dataset
-from ddpm.diffusion import continuous, learned, losses, predictions, processes, schedules, timesteps, weights
+from ddpm.diffusion import continuous, losses, predictions, processes, schedules, timesteps, weights
 from ddpm.errors import InputError
 from ddpm.evaluation import features, likelihoods
 from ddpm.sampling import grids
@@ -78,13 +78,13 @@ def test_an_experiment_opens_with_paper_and_command(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds_and_its_network_fits_its_data(name):
     c = get(name)
-    diffusion = build.diffusion(c, shape_of(name))
+    diffusion = objective.diffusion(c, shape_of(name))
     tx = build.gradient_transformation(c)
-    history = build.times_drawn(c, diffusion.process).history
-    state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), build.init_key(c))
+    history = objective.times_drawn(c, diffusion.process).history
+    state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), objective.init_key(c))
     step = build.train_step(c, diffusion, tx)
     batch = jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8")
-    new, _ = jax.eval_shape(step, state, batch, build.init_key(c))
+    new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
     build.batched_sampler(c, diffusion, shape_of(name), sharding.data_mesh())
 
@@ -99,10 +99,10 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape_of(name)), dtype=np.uint8))
     mesh = sharding.data_mesh(jax.devices()[:1])
     feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    diffusion, tx = build.diffusion(c, shape_of(name)), build.gradient_transformation(c)
-    history = build.times_drawn(c, diffusion.process).history
+    diffusion, tx = objective.diffusion(c, shape_of(name)), build.gradient_transformation(c)
+    history = objective.times_drawn(c, diffusion.process).history
     state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
-        build.init_key(c)
+        objective.init_key(c)
     )
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
     steps = loop.compile_steps(build.train_step(c, diffusion, tx), feed, c.seed, abstract, 1)
@@ -116,7 +116,7 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_networks_of_papers_have_their_number_of_parameters(name):
-    diffusion = build.diffusion(get(name), shape_of(name))
+    diffusion = objective.diffusion(get(name), shape_of(name))
     params = jax.eval_shape(diffusion.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
 
@@ -134,7 +134,8 @@ def named_functions():
 
 @pytest.mark.parametrize(("section", "place", "name", "options"), list(named_functions()))
 def test_options_in_base_are_those_of_the_function_with_its_defaults(section, place, name, options):
-    function = learned.init if name == "LearnedVP" else names.find(section, place.__name__, name)
+    function = names.find(section, place.__name__, name)
+    function = function.init if name == "LearnedVP" else function
     parameters = inspect.signature(function).parameters
     for key, value in options.items():
         assert key in parameters, f"{section}.{name}.{key} is read by nothing"
@@ -146,7 +147,7 @@ def test_an_experiment_can_give_options_to_a_choice_that_base_does_not_know(tiny
     with tiny.unlocked():
         tiny.sampler.update(name=f"{__name__}.my_sampler", my_sampler=dict(eta=2.0))
     with pytest.raises(InputError, match=r"^eta = 2.0 is not in \[0, 1\]"):
-        build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
 
 
 def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
@@ -189,13 +190,29 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),
         (
             {"prediction.name": "eps", "schedule.zero_terminal_snr": True},
-            "prediction 'eps' is impossible where alpha_T = 0: it leaves x_0 undetermined there. Use v, x0 or velocity, ",
+            "prediction 'eps' is impossible where alpha_T = 0: it leaves x_0 undetermined there. Use v or x0 ",
         ),
         ({"process.name": "RectifiedFlow"}, "prediction 'eps' is impossible where alpha_T = 0: "),
         ({"process.name": "SubVPP"}, "unknown process 'SubVPP'. Did you mean 'SubVP'? Known: "),
         ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
         ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
         ({"loss.name": "hybird"}, "unknown loss 'hybird'. Did you mean 'hybrid'? Known: hybrid, uncertain, vdm, vlb, "),
+        (
+            {"process.name": "ddpm.diffusion.process.Process"},
+            "process 'Process' is abstract: name one that is made of it.",
+        ),
+        (
+            {"process.name": "LearnedVP", "loss.name": "vdm", "grid.name": "log_snr"},
+            "grid 'log_snr' is of a known process, and this one is learned: use uniform.",
+        ),
+        (
+            {"process.name": "VE", "process.VE.t_min": 2.0},
+            "t_min = 2.0 is not in (-1e-09, 1); score SDE uses 1e-5.",
+        ),
+        (
+            {"process.name": "EDM", "process.EDM.sigma_max": 1.0},
+            "alpha_bar_T = 0.5 leaves signal in x_T, but sampling starts from pure noise: it must be at most 0.01. Use ",
+        ),
         ({"grid.name": "karas"}, "unknown grid 'karas'. Did you mean 'karras'? Known: karras, log_snr, uniform."),
         (
             {"process.name": "EDM", "timesteps.name": "loss_second_moment"},
@@ -212,10 +229,10 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
     tiny.update_from_flattened_dict(change)
     with pytest.raises(InputError) as caught:
         build.dataset(tiny)
-        diffusion = build.diffusion(tiny, (8, 8, 1))
-        build.times_drawn(tiny, diffusion.process)
+        diffusion = objective.diffusion(tiny, (8, 8, 1))
+        objective.times_drawn(tiny, diffusion.process)
         build.gradient_transformation(tiny)
-        build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
     assert str(caught.value).startswith(message)
 
 
@@ -223,7 +240,7 @@ def test_an_option_that_a_choice_has_not_is_named(tiny):
     with tiny.unlocked():
         tiny.sampler.ancestral.etta = 1.0
     with pytest.raises(InputError) as caught:
-        build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+        build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
     assert str(caught.value) == (
         "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance."
     )
@@ -235,7 +252,7 @@ def my_sampler(process, *, eta=0.5):
 
 def test_a_dotted_name_finds_code_outside_the_package(tiny):
     tiny.sampler.name = f"{__name__}.my_sampler"
-    build.batched_sampler(tiny, build.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+    build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
 
 
 def test_json_brings_a_configuration_back(tiny):
@@ -301,7 +318,7 @@ def test_accumulation_cannot_change_in_a_run(tiny):
 def test_network_values_out_of_range_are_refused(tiny, change, message):
     tiny.model.unet.update(change)
     with pytest.raises(InputError) as caught:
-        build.diffusion(tiny, (8, 8, 1))
+        objective.diffusion(tiny, (8, 8, 1))
     assert str(caught.value).startswith(message)
 
 

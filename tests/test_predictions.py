@@ -106,5 +106,7 @@ def test_noise_alone_says_nothing_of_data_where_no_signal_is_left(name):
         with pytest.raises(InputError) as caught:
             check(process, PREDICTIONS[name], name)
         assert str(caught.value).startswith(f"prediction '{name}' is impossible where alpha_T = ")
-        assert str(caught.value).endswith("Use v, x0 or velocity, or a process that keeps some signal.")
+        assert str(caught.value).endswith(
+            "Use v or x0 (or velocity with RectifiedFlow), or a process that keeps some signal."
+        )
     assert float(jnp.abs(determinant(RectifiedFlow(), PREDICTIONS["velocity"], 1.0))) == 1

@@ -8,7 +8,7 @@ import pytest
 from oracles import affine_moments, gaussian_eps, gaussian_ode, mixture_eps, posterior_by_bayes
 from processes import eps_model
 
-from ddpm import build, names, sampling
+from ddpm import names, objective, sampling
 from ddpm.diffusion import schedules
 from ddpm.diffusion.model import Estimate
 from ddpm.diffusion.processes import VP
@@ -183,7 +183,7 @@ def test_every_sampler_states_its_network_evaluations(name):
 
 def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
     mesh = sharding.data_mesh(jax.devices()[:devices])
-    diffusion = build.diffusion(tiny, (8, 8, 1))
+    diffusion = objective.diffusion(tiny, (8, 8, 1))
 
     def model(params):
         def network(x, condition):
@@ -195,7 +195,7 @@ def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
         return bound._replace(network=network)
 
     # Zero-initialised outputs would make every network the same.
-    params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(build.init_key(tiny)))
+    params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(tiny)))
     sampler = batched.BatchedSampler(
         model,
         SAMPLERS[name],

@@ -12,14 +12,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm.diffusion.learned import LearnedVP, of_variance
 from ddpm.diffusion.likelihood import ends
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Process, diffuse, rate
+from ddpm.diffusion.processes.learned import LearnedVP, of_variance
 from ddpm.diffusion.variational import check_data, prior_bpd
+from ddpm.errors import InputError
 from ddpm.shapes import Data, PerExample, Time, over
 
 LEVELS = np.arange(256) / 127.5 - 1  # of an image in [-1, 1]
+
+
+def check_noise(process: Process) -> None:
+    """Refuses a process whose data have no noise at t_min: all bits would be told there, and a density is infinite.
+
+    Raises:
+      InputError: such a process.
+    """
+    if not isinstance(process, LearnedVP) and process.t_min == 0:
+        raise InputError(
+            "at t_min = 0 there is no noise, and a density of levels is infinite: use a t_min such as 1e-5."
+        )
 
 
 def vdm_bpd(model: Model, x_0: Data, eps: Data, t: Time) -> PerExample:

@@ -13,8 +13,12 @@ class Loss(NamedTuple):
     per_example: (model, x_0, eps, t) -> one number per example, for data and unit noise [batch, *dims], times [batch].
     outputs: channels of the network's output relative to the data's: 1, or 2 with a learned variance.
     learns_uncertainty: the model has parameters of uncertainty.py.
+    needs_uniform: its mean says something only over uniform t: a bound's does.
+    learns_process: a process may be learned by it; others would be made less by moving the noise.
     """
 
     per_example: Callable[[Model, Data, Data, Time], PerExample]
     outputs: int = 1
     learns_uncertainty: bool = False
+    needs_uniform: bool = False
+    learns_process: bool = False

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from ddpm.diffusion.continuous_bound import vdm_bpd
+from ddpm.diffusion.continuous_bound import check_noise, vdm_bpd
 from ddpm.diffusion.loss import Loss
 from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.prediction import target, x0_and_eps
@@ -13,6 +13,8 @@ from ddpm.diffusion.variational import check_learned, term_bpd, term_of_estimate
 from ddpm.diffusion.weights import Weight
 from ddpm.errors import InputError, check_inside
 from ddpm.shapes import Data, PerExample, Time
+
+LOG_SNR_RANGE = 30.0  # without signal log SNR is infinite, and its cosine nothing
 
 
 def weighted(weight: Weight) -> Loss:
@@ -45,7 +47,7 @@ def uncertain(weight: Weight) -> Loss:
     """
 
     def per_example(model, x_0, eps, t):
-        c_noise = -model.process.log_snr(t) / 8
+        c_noise = -jnp.clip(model.process.log_snr(t), -LOG_SNR_RANGE, LOG_SNR_RANGE) / 8
         return balanced(weighted(weight).per_example(model, x_0, eps, t), log_uncertainty(model.uncertainty, c_noise))
 
     return Loss(per_example, learns_uncertainty=True)
@@ -55,7 +57,7 @@ def vdm() -> Loss:
     """The bound of infinitely many steps, all three terms, in bits per dimension; with a learned process, VDM's training.
 
     Raises:
-      InputError: per_example: a process of levels.
+      InputError: per_example: a process of levels, or one without any noise at t_min.
 
     Kingma et al. 2021 (VDM), Eq. 11 and 17.
     """
@@ -65,9 +67,10 @@ def vdm() -> Loss:
             raise InputError(
                 "loss 'vdm' is an integral over real times, not a sum over levels: use loss 'vlb' instead."
             )
+        check_noise(model.process)
         return vdm_bpd(model, x_0, eps, t)
 
-    return Loss(per_example)
+    return Loss(per_example, needs_uniform=True, learns_process=True)
 
 
 def hybrid(weight: Weight, vlb_weight: float | int = 0.001) -> Loss:
@@ -94,7 +97,7 @@ def hybrid(weight: Weight, vlb_weight: float | int = 0.001) -> Loss:
         l_t = term_of_estimate(process, "learned", estimate, x_0, x_t, t - 1, t, stop_mean=True)
         return _squared_error(model, weight, output, x_0, eps, t) + vlb_weight * process.T * l_t
 
-    return Loss(per_example, outputs=2)
+    return Loss(per_example, outputs=2, needs_uniform=True)
 
 
 def vlb(variance: str = "learned", rescaled: bool = True) -> Loss:
@@ -114,7 +117,7 @@ def vlb(variance: str = "learned", rescaled: bool = True) -> Loss:
         _check(model, variance, "vlb")
         return (model.process.T if rescaled else 1) * term_bpd(model, variance, x_0, eps, t - 1, t)
 
-    return Loss(per_example, outputs=2 if variance == "learned" else 1)
+    return Loss(per_example, outputs=2 if variance == "learned" else 1, needs_uniform=True)
 
 
 def _squared_error(model: Model, weight: Weight, output: Data, x_0: Data, eps: Data, t: Time) -> PerExample:

@@ -62,7 +62,7 @@ def check(process: Process, prediction: Prediction, name: str) -> None:
     if not (determined and jnp.isfinite(prediction.condition(process, T))):
         raise InputError(
             f"prediction '{name}' is impossible where alpha_T = {float(process.alpha(T)):.2g}: it leaves x_0 "
-            "undetermined there. Use v, x0 or velocity, or a process that keeps some signal."
+            "undetermined there. Use v or x0 (or velocity with RectifiedFlow), or a process that keeps some signal."
         )
 
 

@@ -12,7 +12,7 @@ BISECTIONS = 60
 
 
 class Process(abc.ABC):
-    """alpha_t, sigma_t and log SNR for times t in [0, T]. One of processes.py is a few lines more.
+    """alpha_t, sigma_t and log SNR for times t in [0, T]. One of processes/ is a few lines more.
 
     T: the time of pure noise.
     t_min: the least time that training and sampling see; at smaller ones there is next to no noise to predict.

@@ -11,8 +11,10 @@ class Timesteps(NamedTuple):
       makes means over t unbiased where the draw is an importance sampling of uniform t; it is 1 elsewhere.
     history: what draws remember of losses, at the start: () where nothing.
     update: (history, t, losses [batch]) -> history.
+    is_uniform: means over t, weighted, are those over uniform t.
     """
 
     draw: Callable
     history: Any = ()
     update: Callable = lambda history, t, losses: history
+    is_uniform: bool = True

@@ -41,7 +41,7 @@ def log_normal(process: Process, mean: float | int = -1.2, std: float | int = 1.
     Karras et al. 2022 (EDM), Table 1.
     """
     check_inside(0, math.inf, usual="EDM uses 1.2", std=std)
-    return _unweighted(lambda u: _inside(process, process.time(-2 * (mean + std * ndtri(u)))))
+    return _unweighted(lambda u: _inside(process, process.time(-2 * (mean + std * ndtri(u)))), is_uniform=False)
 
 
 def logit_normal(process: Process, mean: float | int = 0.0, std: float | int = 1.0) -> Timesteps:
@@ -58,7 +58,7 @@ def logit_normal(process: Process, mean: float | int = 0.0, std: float | int = 1
     Esser et al. 2024 (Stable Diffusion 3), Eq. 19.
     """
     check_inside(0, math.inf, usual="Stable Diffusion 3 uses 1", std=std)
-    return _unweighted(lambda u: _inside(process, process.T * jax.nn.sigmoid(mean + std * ndtri(u))))
+    return _unweighted(lambda u: _inside(process, process.T * jax.nn.sigmoid(mean + std * ndtri(u))), is_uniform=False)
 
 
 class _Losses(NamedTuple):
@@ -111,8 +111,8 @@ def loss_second_moment(process: Process, history: int = 10, uniform_share: float
     return Timesteps(draw, _Losses(jnp.zeros((T, history), jnp.float32), jnp.zeros(T, jnp.int32)), update)
 
 
-def _unweighted(time: Callable[[PerExample], Real[Array, "batch"]]) -> Timesteps:
-    return Timesteps(lambda history, u: (time(u), jnp.ones_like(u)))
+def _unweighted(time: Callable[[PerExample], Real[Array, "batch"]], *, is_uniform: bool = True) -> Timesteps:
+    return Timesteps(lambda history, u: (time(u), jnp.ones_like(u)), is_uniform=is_uniform)
 
 
 def _inside(process: Process, t: PerTime) -> Real[Array, "batch"]:

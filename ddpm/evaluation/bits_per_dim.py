@@ -72,8 +72,8 @@ def rows_of(
     bad = int((~np.isfinite(arrays[name])).sum())
     if bad:
         raise InputError(
-            f"{name} of {bad} of {source.num} images is not finite: no figure is computed. Loosen the tolerance "
-            "(evaluation.ode_bpd.rtol and atol), or look at an earlier checkpoint (--step)."
+            f"{name} of {bad} of {source.num} images is not finite: no figure is computed. Look at an earlier checkpoint (--step)"
+            + (", or loosen the tolerance (evaluation.ode_bpd.rtol and atol)." if name == "ode_bpd" else ".")
         )
     return arrays
 

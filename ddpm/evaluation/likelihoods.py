@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ddpm.data.pixels import to_images
-from ddpm.diffusion.continuous_bound import reconstruction_bpd
-from ddpm.diffusion.learned import LearnedVP
+from ddpm.diffusion.continuous_bound import check_noise, reconstruction_bpd
 from ddpm.diffusion.likelihood import bits_per_dim, dequantise, ends, ode_log_likelihood
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import diffuse
 from ddpm.diffusion.variational import prior_bpd, term_bpd
-from ddpm.errors import InputError, check_at_least
+from ddpm.errors import check_at_least
 from ddpm.rng import fold_in_all, normal, uniforms
 from ddpm.shapes import Data, Keys, Pixels
 
@@ -86,11 +85,11 @@ def ode_bpd(
 
     Song et al. 2021 (score SDE), Eq. 39 and appendix D.2.
     """
-    if model.process.t_min == 0 and not isinstance(model.process, LearnedVP):
-        raise InputError(
-            "at t_min = 0 there is no noise, and a density of levels is infinite: use a t_min such as 1e-5."
-        )
+    check_noise(model.process)
     x_0: Data = dequantise(pixels, fold_in_all(keys, 0))
     log_p, nfe = ode_log_likelihood(model, x_0, keys=fold_in_all(keys, 1), trace=trace, rtol=rtol, atol=atol)
     nfe = jnp.broadcast_to(nfe, log_p.shape).astype(log_p.dtype)
     return {"ode_bpd": bits_per_dim(log_p, math.prod(x_0.shape[1:])), "ode_nfe": nfe}
+
+
+ode_bpd.told = {"dequantisation": "uniform", "solver": "Tsit5"}

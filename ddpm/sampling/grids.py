@@ -55,7 +55,7 @@ def karras(process: Process, num_steps: int, rho: float | int = 7) -> np.ndarray
 
 def _ends(process: Process, num_steps: int) -> tuple[float, float]:
     check_at_least(1, num_steps=num_steps)
-    first, last = float(process.log_snr(float(process.T))), float(process.log_snr(float(process.t_min)))
+    first, last = float(process.log_snr(process.T)), float(process.log_snr(process.t_min))
     if not np.isfinite([first, last]).all():
         raise InputError(f"log SNR runs from {first:g} to {last:g}: no grid of it is finite. Use the uniform grid.")
     return first, last

@@ -28,7 +28,8 @@ def init(
 
     Kingma et al. 2021 (VDM), Appendix H.
     """
-    check_inside(-math.inf, log_snr_max, usual="VDM starts with 13.3 and -5", log_snr_min=log_snr_min)
+    usual = "VDM starts with 13.3 and -5; sampling starts from noise"
+    check_inside(-math.inf, min(log_snr_max, -4.5), usual=usual, log_snr_min=log_snr_min)
     check_at_least(1, features=features)
     w_2, b_2, w_3 = jax.random.normal(key, (3, features), jnp.result_type(float))
     return {

@@ -134,6 +134,7 @@ class _Exploding(Process):
 
     def __post_init__(self):
         check_inside(0, self.sigma_max, usual="it must be positive and below sigma_max", sigma_min=self.sigma_min)
+        _check_end(1 / (1 + self.sigma_max**2), "Use a larger sigma_max.")
 
     @property
     def prior_scale(self) -> float:
@@ -155,6 +156,10 @@ class VE(_Exploding):
     sigma_max: float = 100.0
     t_min: float = 1e-5
     T = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_inside(-1e-9, 1, usual="score SDE uses 1e-5", t_min=self.t_min)
 
     def sigma(self, t: Time) -> PerTime:
         return jnp.exp(-self.log_snr(t) / 2)
