@@ -118,8 +118,8 @@ def test_simple_p2_and_sigmoid_in_eps_are_those_of_the_papers(gamma, k, bias):
         r = snr(process, t)
         np.testing.assert_allclose(weights.simple()(process, eps, t), 1, rtol=1e-12)
         np.testing.assert_allclose(weights.p2(gamma, k)(process, eps, t), (k + r) ** -gamma, rtol=1e-5)
-        ratio = weights.sigmoid(bias)(process, eps, t) / weights.vlb()(process, eps, t)
-        np.testing.assert_allclose(ratio, 1 / (1 + r * np.exp(-bias)), rtol=1e-5)
+        bound = weights.vlb()(process, eps, t)
+        np.testing.assert_allclose(weights.sigmoid(bias)(process, eps, t), bound / (1 + r * np.exp(-bias)), rtol=1e-5)
 
 
 @settings(max_examples=10, deadline=None)
