@@ -92,14 +92,13 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_takes_two_steps_on_fake_data(name):
-    c = get(name)
+    c, shape = get(name), (8, 8, shape_of(name)[2])  # small, and so in seconds
     c.training.batch_size = 8
-    c.model.unet.update(channels=8, channel_mult=c.model.unet.channel_mult[:2], num_res_blocks=1)  # in seconds
-    c.model.unet.attention_resolutions = (shape_of(name)[0] // 2,)
-    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape_of(name)), dtype=np.uint8))
+    c.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
+    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8))
     mesh = sharding.data_mesh(jax.devices()[:1])
     feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    diffusion, tx = objective.diffusion(c, shape_of(name)), build.gradient_transformation(c)
+    diffusion, tx = objective.diffusion(c, shape), build.gradient_transformation(c)
     history = objective.times_drawn(c, diffusion.process).history
     state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
         objective.init_key(c)
@@ -110,7 +109,8 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     for _ in range(2):
         state, metrics = steps(state, next(given), 1)
     assert metrics["finite"] and state.batch == 2
-    if c.loss.name == "weighted" and c.weight.name in ("simple", "output"):  # a network that says zero, of unit targets
+    if c.loss.name == "weighted" and c.weight.name in ("simple", "output") and c.prediction.name != "x0":
+        # A network that says zero, of targets of about variance 1.
         assert np.isclose(metrics["loss"], 1, atol=0.6)
 
 

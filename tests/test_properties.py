@@ -21,7 +21,7 @@ from ddpm.sampling.ddim import ddim
 from ddpm.sampling.denoise import denoiser
 
 pytestmark = pytest.mark.usefixtures("x64")
-some = settings(max_examples=25, deadline=None)
+some = settings(max_examples=8, deadline=None)
 PREDICTIONS = {name: make() for name, make in names.public(predictions).items()}
 fractions = st.floats(0, 1)
 numbers = st.lists(st.floats(-3, 3), min_size=4, max_size=4)
