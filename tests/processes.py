@@ -8,6 +8,8 @@ import numpy as np
 from ddpm import names
 from ddpm.diffusion import continuous, predictions, processes, schedules
 from ddpm.diffusion.model import Model
+from ddpm.diffusion.prediction import check
+from ddpm.errors import InputError
 
 SCHEDULES = names.public(schedules)
 CONTINUOUS = names.public(continuous)
@@ -30,6 +32,7 @@ def every_process():
 
 
 PROCESSES = every_process()
+PREDICTIONS = {name: make() for name, make in names.public(predictions).items()}
 
 
 def times_of(process, num):
@@ -46,3 +49,12 @@ def eps_model(process, predict_eps):
 
     told_t = predictions.eps()._replace(condition=lambda process, t: jnp.asarray(t, jnp.result_type(float)))
     return Model(process, told_t, network)
+
+
+def possible(process, name):
+    """Whether a prediction type says something of x_0 wherever sampling goes."""
+    try:
+        check(process, PREDICTIONS[name], name)
+    except InputError:
+        return False
+    return True

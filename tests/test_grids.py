@@ -6,7 +6,8 @@ import pytest
 from processes import PROCESSES
 
 from ddpm import names
-from ddpm.diffusion.processes import EDM, RectifiedFlow
+from ddpm.diffusion import rescale, schedules
+from ddpm.diffusion.processes import EDM, VP, RectifiedFlow
 from ddpm.errors import InputError
 from ddpm.sampling import grids
 
@@ -28,6 +29,13 @@ def test_a_grid_falls_from_T_to_zero(grid, process):
         times = GRIDS[grid](process, num_steps)
         assert len(times) == num_steps + 1 and times[0] == process.T and times[-1] == 0
         assert (np.diff(times) < 0).all() and (num_steps == 1 or times[-2] >= process.t_min)
+
+
+@pytest.mark.parametrize("grid", [grids.log_snr, grids.karras])
+def test_a_table_without_signal_at_T_has_no_grid_of_log_snr(grid):
+    vp = VP(rescale.zero_terminal_snr(schedules.cosine(1000)))
+    with pytest.raises(InputError, match=r"^log SNR runs from -inf to "):
+        grid(vp, 10)
 
 
 def test_karras_is_the_formula_of_edm():

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm.diffusion import predictions, schedules
-from ddpm.diffusion.losses import hybrid, vlb, weighted
+from ddpm.diffusion import continuous, predictions, rescale, schedules, weights
+from ddpm.diffusion.losses import hybrid, uncertain, vdm, vlb, weighted
 from ddpm.diffusion.model import Model
-from ddpm.diffusion.processes import VP, RectifiedFlow
+from ddpm.diffusion.processes import VP, ContinuousVP, RectifiedFlow
 from ddpm.diffusion.variational import term_bpd
 from ddpm.errors import InputError
 
@@ -144,3 +144,17 @@ def test_what_cannot_be_is_told(of, message):
     with pytest.raises(InputError) as caught:
         of()
     assert str(caught.value) == message
+
+
+def test_the_uncertain_loss_is_finite_where_no_signal_is_left():
+    vp, x_0 = VP(rescale.zero_terminal_snr(schedules.cosine(10))), jnp.full((2, 3), 0.5)
+    model = Model(vp, predictions.v(), lambda x, t: 0 * x, uncertainty={"weight": jnp.ones(128)})
+    per_example = uncertain(weights.output()).per_example(model, x_0, jnp.ones_like(x_0), jnp.array([5, 10]))
+    assert jnp.isfinite(per_example).all()
+
+
+def test_the_continuous_bound_needs_noise_at_t_min():
+    process = ContinuousVP(continuous.linear, t_min=0.0)
+    x_0 = jnp.zeros((2, 3))
+    with pytest.raises(InputError, match=r"^at t_min = 0 there is no noise"):
+        vdm().per_example(Model(process, predictions.eps(), lambda x, t: x), x_0, x_0, jnp.array([0.1, 0.5]))

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processes import PROCESSES, times_of
+from processes import PREDICTIONS, PROCESSES, possible, times_of
 
-from ddpm import names
 from ddpm.diffusion import predictions
 from ddpm.diffusion.prediction import check, determinant, target, x0_and_eps
 from ddpm.diffusion.process import diffuse
@@ -14,15 +13,6 @@ from ddpm.diffusion.processes import EDM, VP, ContinuousVP, RectifiedFlow
 from ddpm.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("x64")
-PREDICTIONS = {name: make() for name, make in names.public(predictions).items()}
-
-
-def possible(process, name):
-    try:
-        check(process, PREDICTIONS[name], name)
-    except InputError:
-        return False
-    return True
 
 
 @pytest.fixture(params=[(p, n) for p in PROCESSES for n in PREDICTIONS if possible(PROCESSES[p], n)], ids=" ".join)

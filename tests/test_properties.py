@@ -5,15 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import CONTINUOUS, PROCESSES, SCHEDULES, eps_model
+from processes import CONTINUOUS, PREDICTIONS, PROCESSES, SCHEDULES, eps_model, possible
 
-from ddpm import names
-from ddpm.diffusion import predictions, rescale
+from ddpm.diffusion import rescale
 from ddpm.diffusion.model import Estimate
-from ddpm.diffusion.prediction import check, target, x0_and_eps
+from ddpm.diffusion.prediction import target, x0_and_eps
 from ddpm.diffusion.process import diffuse
 from ddpm.diffusion.processes import VP
-from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 from ddpm.sampling import grids
 from ddpm.sampling.ancestral import ancestral
@@ -22,7 +20,6 @@ from ddpm.sampling.denoise import denoiser
 
 pytestmark = pytest.mark.usefixtures("x64")
 some = settings(max_examples=8, deadline=None)
-PREDICTIONS = {name: make() for name, make in names.public(predictions).items()}
 fractions = st.floats(0, 1)
 numbers = st.lists(st.floats(-3, 3), min_size=4, max_size=4)
 
@@ -31,14 +28,6 @@ def at(process, fraction):
     """A time of a process; an integer where it has levels."""
     t = process.t_min + fraction * (process.T - process.t_min)
     return round(t) if process.discrete else t
-
-
-def possible(process, name):
-    try:
-        check(process, PREDICTIONS[name], name)
-    except InputError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
