@@ -9,11 +9,12 @@ from conftest import TINY, run
 from data_sets import mistake, noise
 from PIL import Image
 
-from ddpm import evaluate
+from ddpm import evaluate, objective
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError
-from ddpm.evaluation import metrics, records, sources, statistics
+from ddpm.evaluation import bits_per_dim, metrics, records, sources, statistics
 from ddpm.evaluation.features.pixels import pixels
+from ddpm.likelihood import likelihood
 from ddpm.names import public
 from ddpm.sampling.batched import BatchedSampler
 
@@ -243,3 +244,20 @@ def test_a_likelihood_is_no_metric_of_samples(tiny):
     tiny.evaluation.metrics = ("vlb_bpd",)
     with pytest.raises(InputError, match=r"^vlb_bpd is of images, not of samples: --mode eval --metrics vlb_bpd"):
         evaluate.Evaluator(tiny, Dataset(IMAGES))
+
+
+@pytest.mark.parametrize(("loss", "variance"), [("hybrid", "learned"), ("weighted", "posterior")])
+def test_the_bound_is_of_the_variance_that_a_model_learned(tiny, tmp_path, monkeypatch, loss, variance):
+    tiny.loss.name = loss
+    seen = {}
+
+    def rows_of(function, options, *args, **kwargs):
+        seen.update(options)
+        return {"vlb_bpd": np.ones(3)}
+
+    monkeypatch.setattr(bits_per_dim, "rows_of", rows_of)
+    record, _ = likelihood(
+        "vlb_bpd", tiny, Dataset(IMAGES), objective.diffusion(tiny, (8, 8, 1)), {}, (8, 8, 1), tmp_path,
+        name="x", step=1, seed=0, progress=print,
+    )  # fmt: skip
+    assert seen["variance"] == record["provenance"]["metrics"]["vlb_bpd"]["variance"] == variance
