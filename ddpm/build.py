@@ -1,22 +1,25 @@
 """From a configuration to objects: below this, nothing knows of configurations."""
 
+import functools
 import inspect
 import operator
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Feed, feed
+from ddpm.diffusion.process import Noiseless
 from ddpm.diffusion.variance import check_learned
 from ddpm.errors import InputError
 from ddpm.evaluation.network import FeatureNetwork
-from ddpm.names import call, chosen, find, options_of, own_name
+from ddpm.names import call, find, options_of, own_name
 from ddpm.objective import Diffusion, loss, times_drawn
-from ddpm.sampling import grids
+from ddpm.sampling import eps_power, grids
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.training import loop, optimizer, sharding, step
 
@@ -102,30 +105,61 @@ def with_sampler(
     return config
 
 
+def sampler_of(config: ConfigDict, made: Diffusion) -> Callable:
+    """(process, eps_power) -> the Sampler of `config.sampler`; eps_power is for the optimal variance, else ignored."""
+    section = config.sampler
+    algorithm, options = find("sampler", "ddpm.sampling", section.name), options_of(section)
+    optimal = options.get("variance") == "optimal"
+    if "variance" in options and not optimal:
+        check_learned(options["variance"], made.learned_variance)
+
+    def of(forward, power):
+        return call("sampler", algorithm, forward, options=options | ({"eps_power": power} if optimal else {}))
+
+    of(Noiseless(made.process), jnp.ones_like)  # options that are wrong are told now
+    return of
+
+
 def batched_sampler(
     config: ConfigDict, made: Diffusion, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
 ) -> BatchedSampler:
-    """The sampler of `config.sampler` for images of a shape."""
+    """The sampler of `config.sampler` along `config.grid`, for images of a shape."""
     section = config.sampler
-    algorithm = find("sampler", "ddpm.sampling", section.name)
-    options = options_of(section)
-    if "variance" in options:
-        check_learned(options["variance"], made.learned_variance)
-    nfe = call("sampler", algorithm, made.process, options=options).nfe * section.num_steps
-    if made.learned_process and config.grid.name != "uniform":
-        raise InputError(f"grid '{config.grid.name}' is of a known process, and this one is learned: use uniform.")
-    times = chosen("grid", grids, config.grid, made.process, section.num_steps)
     return BatchedSampler(
         made.model,
-        lambda forward: algorithm(forward, **options),
-        times,
+        sampler_of(config, made),
+        grid(config, made),
         shape,
-        nfe=nfe,
         clip=section.clip,
+        percentile=section.percentile,
         batch_size=section.batch_size,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
+        eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
+
+
+def _eps_power(config: ConfigDict, made: Diffusion) -> Callable:
+    """(params, times) -> what ancestral sampling with the optimal variance has to know, by images of `config.data`."""
+    measure = jax.jit(lambda params, pixels, times: eps_power.measured(made.model(params), pixels, times))
+
+    @functools.cache
+    def pixels():
+        return eps_power.some_images(dataset(config).images)
+
+    return lambda params, times: measure(
+        params, pixels(), jnp.asarray(times, jax.dtypes.canonicalize_dtype(times.dtype))
+    )
+
+
+def grid(config: ConfigDict, made: Diffusion) -> np.ndarray:
+    """The times of `config.grid` for `config.sampler.num_steps`."""
+    name = config.grid.name
+    if made.learned_process and name in ("log_snr", "karras"):
+        raise InputError(f"grid '{name}' is of a known process, and this one is learned: use trailing.")
+    found = find("grid", grids.__name__, name)
+    options = options_of(config.grid) | {"final": config.grid.final}
+    return call("grid", found, made.process, config.sampler.num_steps, options=options)
 
 
 def plan(config: ConfigDict) -> loop.Plan:

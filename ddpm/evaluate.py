@@ -216,22 +216,10 @@ def named_dataset(name: str, config: ConfigDict) -> Dataset:
     return build.dataset(ConfigDict({"data": section}))
 
 
-def of_run(
-    sampler: BatchedSampler,
-    params: Any,
-    config: ConfigDict,
-    shape: tuple[int, int, int],
-    directory: pathlib.Path | None,
-    *,
-    name: str,
-    step: int,
-    num: int,
-    seed: int,
-    when: str,
-) -> Source:
-    """Samples of a run's EMA parameters by `config.sampler`; kept in `directory`, so that none is drawn twice."""
+def provenance(config: ConfigDict, params: Any, *, name: str, step: int, seed: int, when: str) -> dict:
+    """All that samples of a run's EMA parameters by `config.sampler` depend on, and their name."""
     section = config.sampler
-    about = {
+    return {
         "name": name,
         "step": step,
         "params": "EMA",
@@ -240,14 +228,29 @@ def of_run(
         "sampler_options": names.options_of(section),
         "num_steps": section.num_steps,
         "grid": config.grid.name,
-        "grid_options": names.options_of(config.grid),
-        "nfe": sampler.nfe,
+        "grid_options": names.options_of(config.grid) | {"final": config.grid.final},
         "clip": section.clip,
+        "percentile": section.percentile,
         "seed": seed,
         "guidance_scale": None,  # no run is conditional yet
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }
+
+
+def of_run(
+    sampler: BatchedSampler,
+    params: Any,
+    config: ConfigDict,
+    shape: tuple[int, int, int],
+    directory: pathlib.Path | None,
+    *,
+    num: int,
+    seed: int,
+    **named: Any,
+) -> Source:
+    """Samples of a run; kept in `directory`, so that none is drawn twice. `named` is as for `provenance`."""
+    about = provenance(config, params, seed=seed, **named)
     drawn = sources.digest(records.identity(about) | {"when": ""})
     chunks = Chunks(directory / drawn if directory else None)
     return sources.of_samples(

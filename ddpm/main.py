@@ -32,7 +32,8 @@ SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and e
 OUT = flags.DEFINE_string(
     "out",
     None,
-    "The page of mode report (further runs for it follow the flags); with --images, a file for their statistics.",
+    "The .npz of mode sample; the page of mode report (further runs for it follow the flags); with --images, a file for "
+    "their statistics.",
 )
 STEP = flags.DEFINE_string(
     "step", None, "Checkpoint for modes sample and eval: a step, or 'best'; the newest if not given."
@@ -52,7 +53,7 @@ ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run wh
 EVAL = ("workdir", "metrics", "num", "reference", "features", "inception")
 TAKES = {
     "train": ("workdir", "accept_changes"),
-    "sample": ("workdir", "step", "accept_changes", "num", "seed", "sampler", "num_steps"),
+    "sample": ("workdir", "step", "accept_changes", "num", "seed", "sampler", "num_steps", "out"),
     "eval": (*EVAL, "step", "accept_changes", "seed", "sampler", "num_steps"),
     "eval --images": (*EVAL, "images", "out"),
     "report": ("workdir", "out"),
@@ -116,7 +117,8 @@ def _run(more: list[str]) -> int:
         raise InputError("--mode sample takes one --sampler and one --num_steps; --mode eval compares several.")
     changes = {"sampler.name": samplers[0], "sampler.num_steps": num_steps[0]}
     changes = {key: value for key, value in changes.items() if value is not None}
-    return modes.sample(config, workdir, num=NUM.value or 64, seed=SEED.value, changes=changes, **opening)
+    out = pathlib.Path(OUT.value) if OUT.value else None
+    return modes.sample(config, workdir, num=NUM.value or 64, seed=SEED.value, out=out, changes=changes, **opening)
 
 
 def _changes() -> dict:

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from ddpm import build, names, pictures
 from ddpm.config import check_same_run, to_json
 from ddpm.data import tfds
+from ddpm.draw import draw_to
 from ddpm.errors import InputError, unknown_name
-from ddpm.evaluate import Evaluator
+from ddpm.evaluate import Evaluator, provenance
 from ddpm.evaluation import likelihoods, metrics, records
 from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.extract import Extracted
@@ -25,19 +26,24 @@ from ddpm.evaluation.neighbours import nearest
 from ddpm.report import collect, page
 from ddpm.run import Run, load
 
-SHEET = 64  # images in a grid
 TAKEN = ("sampler", "grid", "evaluation", "data")  # sections of a configuration that a trained run takes anew
 
 
-def sample(config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, **opening) -> int:
+def sample(
+    config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, out: pathlib.Path | None, **opening
+) -> int:
     """Draws images of a run by `config.sampler`; writes them as .npz and the first of them as a grid."""
     run = _open(config, workdir, **opening)
     choice = run.config.sampler
-    images = run.sampler()(run.params, num, seed=seed, progress=lambda done: print(f"{done}/{num} images", flush=True))
-    name = f"{workdir}/samples/step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
-    pictures.save_png(pathlib.Path(f"{name}.png"), pictures.grid(images[:SHEET]))
-    np.savez_compressed(f"{name}.npz", arr_0=images)
-    print(f"samples   {name}.png, {name}.npz (step {run.step}, EMA, {run.sampler().nfe} network evaluations an image)")
+    name = f"step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
+    out = out or workdir / "samples" / f"{name}.npz"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
+    progress = functools.partial(print, flush=True)
+    head, nfe = draw_to(out, run.sampler(), run.params, num, seed=seed, about=about, progress=progress)
+    sheet = out.with_suffix(".png")
+    pictures.save_png(sheet, pictures.grid(head))
+    print(f"samples   {sheet}, {out} (step {run.step}, EMA, {nfe:g} network evaluations an image)")
     return 0
 
 

@@ -1,6 +1,7 @@
 """A trained run, opened in a notebook: its configuration, EMA parameters, samples and denoiser."""
 
 import functools
+import json
 import logging
 import pathlib
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from ml_collections import ConfigDict
 from ddpm import build, objective
 from ddpm.config import from_json
 from ddpm.data.images import Facts
-from ddpm.diffusion.process import Process
+from ddpm.data.pixels import to_images, to_pixels
+from ddpm.diffusion.process import Noiseless, Process
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
@@ -50,10 +52,10 @@ class Run:
     def sampler(self, **choice) -> BatchedSampler:
         """What draws this run's images; `choice` is as for `build.with_sampler`: sampler='ddim', num_steps=50, eta=0.5."""
         config = build.with_sampler(self.config, **choice)
-        wanted = config.sampler.to_json(sort_keys=True) + config.grid.to_json(sort_keys=True)
-        if wanted not in self._samplers:
-            self._samplers[wanted] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        return self._samplers[wanted]
+        program = json.dumps(config.sampler.to_dict() | {"num_steps": None}, sort_keys=True)  # serves any grid
+        if program not in self._samplers:
+            self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
+        return self._samplers[program].along(build.grid(config, self._diffusion))
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -62,6 +64,37 @@ class Run:
     def path(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """The same images on their way from noise: uint8 [num_steps + 1, num, height, width, channels]."""
         return self.sampler(**choice).path(self.params, num, seed=seed)
+
+    def encode(self, images: np.ndarray, **choice) -> np.ndarray:
+        """x_T of images, uint8 [num, height, width, channels], along the rising grid of a deterministic sampler; `choice` as for `sampler`.
+
+        The ODE starts at t_min, where the least noise is, with x = x_0.
+
+        Raises:
+          InputError: images of another shape, or a sampler that draws noise.
+
+        Song et al. 2021 (DDIM), Eq. 14 and section 5.4.
+        """
+        if images.shape[1:] != self.facts.shape or images.dtype != np.uint8:
+            raise InputError(
+                f"images are {images.dtype} of shape {images.shape[1:]}; they must be uint8 of shape {self.facts.shape}."
+            )
+        return self._led(np.asarray(to_images(images)), choice, rising=True)
+
+    def decode(self, x_T: np.ndarray, **choice) -> np.ndarray:
+        """The images that `encode` made x_T of, uint8, but for the error of the steps; `choice` as there."""
+        return np.asarray(to_pixels(self._led(x_T, choice, rising=False)))
+
+    def _led(self, x, choice, rising):
+        config = build.with_sampler(self.config, **({"sampler": "ddim"} | choice))
+        config.grid.final = "sigma_min"
+        if not build.sampler_of(config, self._diffusion)(Noiseless(self.process), None).deterministic:
+            raise InputError(
+                f"sampler '{config.sampler.name}' draws noise: encode with ddim at eta 0, dpm_solver_pp, unipc ..."
+            )
+        times = build.grid(config, self._diffusion)
+        sampler = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
+        return sampler.along(times[::-1] if rising else times).lead(self.params, x)
 
     def evaluator(self) -> Evaluator:
         """What compares this run's images with real ones by `config.evaluation`."""

@@ -121,16 +121,30 @@ def get_config() -> ConfigDict:
                 max_skipped=20,  # batches in a row without a finite loss before the run stops
             ),
             sampler=dict(
-                name="ancestral",  # a file of ddpm/sampling: ancestral, ddim
+                name="ancestral",  # a file of ddpm/sampling, see the table in the README
                 num_steps=1000,  # at most T for a table
                 batch_size=64,  # images drawn at once, over all devices
                 clip=True,  # clip x0_hat to [-1, 1]
-                ancestral=dict(variance="beta"),  # or posterior, or learned by losses hybrid and vlb
+                percentile=0.0,  # of |x0_hat| of an image, such as 0.995: dynamic thresholding; 0 for none
+                ancestral=dict(variance="beta"),  # or posterior, optimal, or learned by losses hybrid and vlb
                 ddim=dict(eta=0.0),
+                dpm_solver=dict(order=2),
+                dpm_solver_pp=dict(order=2, multistep=True, third_order="consistent"),
+                sde_dpm_solver_pp=dict(order=2),
+                unipc=dict(order=2, variant="bh2"),
+                deis=dict(order=3),
+                pndm=dict(runge_kutta=True),
+                heun=dict(s_churn=0.0, s_min=0.0, s_max=float("inf"), s_noise=1.0),
+                euler=dict(s_churn=0.0, s_min=0.0, s_max=float("inf"), s_noise=1.0),
+                euler_ancestral=dict(eta=1.0),
+                predictor_corrector=dict(snr=0.16, corrections=1),
+                ode=dict(rtol=1e-5, atol=1e-5),
             ),
             grid=dict(
-                name="uniform",  # where the steps lie, a function of ddpm/sampling/grids.py: uniform, log_snr, karras
+                name="trailing",  # of ddpm/sampling/grids.py: trailing, leading, linspace, quadratic, log_snr, karras, explicit
+                final="zero",  # the last step leads to t = 0 without noise; 'sigma_min' to t_min
                 karras=dict(rho=7),
+                explicit=dict(times=()),
             ),
             evaluation=dict(
                 metrics=("fid", "pr"),  # functions of ddpm/evaluation/metrics.py; in mode eval also of likelihoods.py

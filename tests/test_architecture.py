@@ -17,7 +17,7 @@ FLOORS = [
     ("config",),
     ("objective",),
     ("build",),
-    ("evaluate",),
+    ("draw", "evaluate"),
     ("likelihood",),
     ("run",),
     ("report",),

@@ -109,7 +109,7 @@ def test_ancestral_sampling_with_a_learned_variance_has_the_fixed_ones_at_its_en
 
     def step(variance, of):
         denoise = lambda x, t: Estimate(0.5 * x, 0.5 * x, of)  # noqa: E731
-        return ancestral(COSINE, variance=variance).step(denoise, x_t, jnp.int32(t), jnp.int32(s), keys)
+        return ancestral(COSINE, variance=variance).step(denoise, x_t, jnp.int32(t), jnp.int32(s), keys).x
 
     ours, other = step("learned", jnp.full((2, 2), fraction)), step(fixed, None)
     np.testing.assert_allclose(ours, other, rtol=1e-12)
@@ -121,10 +121,9 @@ def test_ancestral_sampling_with_a_learned_variance_has_the_fixed_ones_at_its_en
 
 def test_an_unknown_name_and_a_network_without_variance_are_refused():
     assert VARIANCES == ("beta", "posterior", "learned")
-    for make in (lambda: ancestral(COSINE, variance="betta"), lambda: log_variance(COSINE, "betta", 1, 2)):
-        with pytest.raises(InputError) as caught:
-            make()
-        assert str(caught.value) == ("unknown variance 'betta'. Did you mean 'beta'? Known: beta, learned, posterior.")
+    with pytest.raises(InputError) as caught:
+        log_variance(COSINE, "betta", 1, 2)
+    assert str(caught.value) == "unknown variance 'betta'. Did you mean 'beta'? Known: beta, learned, posterior."
     with pytest.raises(InputError) as caught:
         log_variance(COSINE, "learned", 1, 2)
     assert str(caught.value) == (

@@ -1,14 +1,6 @@
 """The likelihood of data by the probability-flow ODE, and bits per dimension of images.
 
-dx/dt = f x - g^2 / 2 score(x, t) = alpha' x0_hat + sigma' eps_hat.
-
-Both sides say the same; the first is infinite where no signal is left, and both are stiff at t_min (sigma ~ sqrt(t)).
-Scaled to the unit circle the ODE is one and the same for every process: with u = x / sqrt(alpha^2 + sigma^2) and the
-angle phi = atan(sigma / alpha), u = cos(phi) x_0 + sin(phi) eps and du / dphi = cos(phi) eps_hat - sin(phi) x0_hat, the v
-of Salimans and Ho 2022. It is integrated in tau = log tan(phi / 2) = -asinh(alpha / sigma), where sin(phi) = 1 / cosh(tau)
-and cos(phi) = -tanh(tau): next to the data tau is log(sigma), so that each decade of noise takes as many steps as the
-next, and without signal it is 0, where log SNR is infinite. A table is smooth in tau too: between its times only the
-condition of the network has kinks.
+The ODE is that of flow.py.
 """
 
 import math
@@ -18,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
+from ddpm.diffusion import flow
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Process
 from ddpm.errors import unknown_name
 from ddpm.shapes import Data, Keys, PerExample
-
-FIRST_STEP = 0.01  # of tau, so a hundredth of sigma
 
 
 def ode_log_likelihood(
@@ -66,26 +57,18 @@ def ode_log_likelihood(
         raise unknown_name("trace", trace, TRACES)
     process, dims = model.process, math.prod(x_0.shape[1:])
     flow_and_trace = TRACES[trace](keys, x_0)
-    first, last = (-jnp.arcsinh(jnp.exp(process.log_snr(t) / 2)) for t in ends(process))
+    first, last = (flow.tau(process, t) for t in ends(process))
 
     def rates(tau, state, _):
-        tau = jnp.minimum(tau, last)
-        t = process.time(2 * jnp.log(jnp.sinh(-tau)))
-        scale = jnp.hypot(process.alpha(t), process.sigma(t))
-
-        def flow(u):
-            estimate = model(scale * u, t)
-            return (-jnp.tanh(tau) * estimate.eps - estimate.x0 / jnp.cosh(tau)) / jnp.cosh(tau)
-
-        return flow_and_trace(flow, state[0])
+        return flow_and_trace(lambda u: flow.rate(process, model, jnp.minimum(tau, last), u), state[0])
 
     solver = diffrax.Tsit5()
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(rates), solver, first, last, FIRST_STEP, (-jnp.tanh(first) * x_0, jnp.zeros_like(x_0, shape=len(x_0))),
+        diffrax.ODETerm(rates), solver, first, last, flow.FIRST_STEP, (-jnp.tanh(first) * x_0, jnp.zeros_like(x_0, shape=len(x_0))),
         stepsize_controller=diffrax.PIDController(rtol, atol, norm=_worst), max_steps=max_steps, throw=False,
     )  # fmt: skip
     u_T, divergence = (y[-1] for y in solution.ys)
-    scale_T = jnp.hypot(*(coefficient(ends(process)[1]) for coefficient in (process.alpha, process.sigma)))
+    scale_T = flow.scale(process, ends(process)[1])
     log_prior = (prior or _gaussian(process.prior_scale))(scale_T * u_T)
     log_p = log_prior + divergence + dims * (jnp.log(scale_T) + jnp.log(-jnp.tanh(first)))
     done = solution.result == diffrax.RESULTS.successful

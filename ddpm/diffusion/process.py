@@ -56,6 +56,29 @@ class Process(abc.ABC):
         return (low + high) / 2
 
 
+class Noiseless(Process):
+    """A process that has no noise at t = 0, where it is x_0; VE and learned ones keep some, and samples are to be data.
+
+    The last step of a sampler is then to x0_hat, as score SDE's denoising step.
+
+    Song et al. 2021 (score SDE), Appendix C.
+    """
+
+    def __init__(self, process: Process):
+        self._process = process
+        self.T, self.t_min, self.discrete = process.T, process.t_min, process.discrete
+        self.prior_scale = process.prior_scale
+
+    def alpha(self, t: Time) -> PerTime:
+        return jnp.where(jnp.asarray(t) > 0, self._process.alpha(t), 1)
+
+    def sigma(self, t: Time) -> PerTime:
+        return jnp.where(jnp.asarray(t) > 0, self._process.sigma(t), 0)
+
+    def log_snr(self, t: Time) -> PerTime:
+        return jnp.where(jnp.asarray(t) > 0, self._process.log_snr(t), jnp.inf)
+
+
 def rate(function: Callable[[Time], PerTime], t: PerTime) -> PerTime:
     """The derivative of alpha, sigma or log_snr at real times."""
     t = jnp.asarray(t)

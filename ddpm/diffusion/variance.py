@@ -66,3 +66,18 @@ def _posterior(process, s, t):
     s, t = jnp.where(moved, t, s), jnp.where(moved, later, t)
     variance = posterior_variance(process, s, t)
     return jnp.where(variance > 0, variance, transition_variance(process, s, t))
+
+
+def optimal_variance(process: Process, s: Time, t: Time, eps_power: PerTime) -> PerTime:
+    """The variance that makes p_theta(x_s | x_t) right for the data: posterior variance + c^2 sigma_t^2 / alpha_t^2 (1 - eps_power).
+
+    c is the posterior mean's factor of x_0, and the rest the mean variance of x_0 given x_t.
+
+    Args:
+      eps_power: the mean of E[eps | x_t]^2 over the data and their dimensions, in [0, 1].
+
+    Bao et al. 2022 (Analytic-DPM), Eq. 7, bounded as there by 0 <= eps_power <= 1.
+    """
+    c = process.alpha(s) * transition_variance(process, s, t) / process.sigma(t) ** 2
+    of_x_0 = jnp.exp(-process.log_snr(t)) * (1 - jnp.clip(eps_power, 0, 1))
+    return posterior_variance(process, s, t) + c**2 * of_x_0

@@ -176,7 +176,8 @@ def extract(
         if pending:
             _flush(chunks, pending, source)
     read = {name: np.concatenate(list(chunks.read(name, 0, source.num))) for name in PIXEL_ROWS}
-    about = source.about | {"pixels_sha256": hashlib.sha256(read["crc32"].tobytes()).hexdigest()[:16]}
+    about = source.about | source.known_afterwards()
+    about |= {"pixels_sha256": hashlib.sha256(read["crc32"].tobytes()).hexdigest()[:16]}
     pixels = Pixels(
         colours_of(read["sums"], read["products"], pixels=source.shape[0] * source.shape[1]),
         float(read["sharpness"].mean()),

@@ -12,6 +12,7 @@ import numpy as np
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError, check_at_least
 from ddpm.evaluation.chunks import Chunks
+from ddpm.sampling.batched import Batch
 
 BATCH = 64  # images that are read from a data set at once
 
@@ -24,6 +25,7 @@ class Source:
     num, shape: their number, and (height, width, channels).
     read: first index -> batches from there to the last, uint8 [b, height, width, channels].
     pick: indices -> these images, for pictures.
+    known_afterwards: what more is known of them once all are read.
     """
 
     about: dict
@@ -31,6 +33,7 @@ class Source:
     shape: tuple[int, int, int]
     read: Callable[[int], Iterator[np.ndarray]]
     pick: Callable[[Sequence[int]], np.ndarray]
+    known_afterwards: Callable[[], dict] = dict
 
     @property
     def key(self) -> str:
@@ -76,7 +79,7 @@ def of_dataset(dataset: Dataset, name: str, num: int | None = None) -> Source:
 
 
 def of_samples(
-    draw: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
+    draw: Callable[[int], Iterator[Batch]],
     num: int,
     shape: tuple[int, int, int],
     about: dict,
@@ -85,7 +88,7 @@ def of_samples(
     """Images 0..num-1 that a run draws; those already in `chunks` are not drawn again.
 
     Args:
-      draw: first index -> batches from there to the last, (images, whether each is finite).
+      draw: first index -> batches from there to the last.
       about: how they are drawn, seed and all.
     Raises:
       InputError: images that are not finite, on reading.
@@ -95,14 +98,14 @@ def of_samples(
     def read(first):
         stored, broken = chunks.rows(num), 0
         yield from chunks.read("images", first, stored)
-        for images, finite in draw(stored):
-            broken += int((~finite).sum())
+        for batch in draw(stored):
+            broken += int((~batch.finite).sum())
             if broken:  # all are counted, none is kept
                 continue
-            chunks.append({"images": images})
-            stored += len(images)
+            chunks.append({"images": batch.images, "nfe": batch.nfe})
+            stored += len(batch.images)
             if stored > first:
-                yield images[max(first - stored, -len(images)) :]
+                yield batch.images[max(first - stored, -len(batch.images)) :]
         if broken:
             raise InputError(
                 f"{broken} of {num} samples are not finite: no figure is computed. Sample with sampler.clip=True, in more "
@@ -113,7 +116,12 @@ def of_samples(
         images = np.concatenate(list(read(0)))
         return images[np.asarray(indices)]
 
-    return Source({"kind": "run", **about, "num": num, "shape": [*shape]}, num, shape, read, pick)
+    def known_afterwards():
+        nfe = np.concatenate(list(chunks.read("nfe", 0, num))).mean()
+        return {"nfe": int(nfe) if nfe == int(nfe) else round(float(nfe), 1)}
+
+    about = {"kind": "run", **about, "num": num, "shape": [*shape]}
+    return Source(about, num, shape, read, pick, known_afterwards)
 
 
 def params_digest(params: Any) -> str:

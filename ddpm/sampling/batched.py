@@ -1,8 +1,10 @@
 """Any number of images from one compiled program of a fixed batch size."""
 
+import copy
 import logging
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,28 +13,45 @@ import psutil
 
 from ddpm.data.pixels import to_pixels
 from ddpm.diffusion.model import Model
-from ddpm.diffusion.process import Process
+from ddpm.diffusion.process import Noiseless, Process
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import per_index, stream
 from ddpm.sampling.denoise import denoiser
-from ddpm.sampling.driver import Sampler, generate
+from ddpm.sampling.driver import Sampler, generate, solve
+from ddpm.sampling.eps_power import interpolated
+
+SHORTEST = 64  # times of a filled-up grid
+
+
+class Batch(NamedTuple):
+    """Some images of a seed.
+
+    images: uint8 [b, height, width, channels].
+    finite: whether each is; those that are not are black where they are not.
+    nfe: network evaluations of each.
+    """
+
+    images: np.ndarray
+    finite: np.ndarray
+    nfe: np.ndarray
 
 
 class BatchedSampler:
     """Draws images; image i of a seed is the same alone, in any number of images, and on any number of devices.
 
-    A batch is always of `batch_size`, filled up where fewer are asked, so that neither the number of images nor the seed
-    compiles anew. If one batch does not fit the memory, half of it is tried.
+    A batch is always of `batch_size`, filled up where fewer are asked, and a grid of steps is filled up as well, so that
+    neither the number of images nor the seed nor the number of steps compiles anew. If one batch does not fit the memory,
+    half of it is tried.
 
     Args:
       model: params -> Model.
-      algorithm: Process -> Sampler.
-      times: from T down to 0, as of grids.py.
-      nfe: network evaluations an image.
+      algorithm: (Process, eps_power) -> Sampler.
+      times: the grid, as of grids.py.
       shape: (height, width, channels).
-      clip: clip x0_hat to [-1, 1].
+      clip, percentile: as for `denoiser`.
       batch_size: images a batch, over all devices; rounded up to a multiple of their number.
       replicated, split: shardings of the parameters and of a batch.
+      eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
     Raises:
       InputError: batch_size < 1.
     """
@@ -40,47 +59,61 @@ class BatchedSampler:
     def __init__(
         self,
         model: Callable[[Any], Model],
-        algorithm: Callable[[Process], Sampler],
+        algorithm: Callable[[Process, Any], Sampler],
         times: np.ndarray,
         shape: tuple[int, int, int],
         *,
-        nfe: int,
         clip: bool,
+        percentile: float | int = 0,
         batch_size: int,
         replicated: jax.sharding.Sharding,
         split: jax.sharding.Sharding,
+        eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
-        self._compiled = {}
-        self.nfe = nfe
+        self._compiled, self._known = {}, {}
+        self._times, self._shape, self._eps_power = times, shape, eps_power
 
-        def images(params, key, indices, keep_path):
+        def prepared(params, times, found):
             bound = model(params)
-            out = generate(
-                algorithm(bound.process),
-                denoiser(bound, clip=clip),
-                jnp.asarray(times, jnp.result_type(times.dtype)),
-                per_index(key, indices),
-                shape,
-                prior_scale=bound.process.prior_scale,
-                keep_path=keep_path,
-            )
-            if keep_path:
-                return to_pixels(out[1])
-            return to_pixels(out), jnp.isfinite(out).all(axis=(1, 2, 3))
+            sampler = algorithm(Noiseless(bound.process), None if found is None else interpolated(times, found))
+            return bound, sampler, denoiser(bound, clip=clip, percentile=percentile)
 
-        path_split = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
-        self._jitted = {
-            keep_path: jax.jit(
-                lambda params, key, indices, keep_path=keep_path: images(params, key, indices, keep_path),
-                in_shardings=(replicated, replicated, split),
-                out_shardings=path_split if keep_path else split,
+        def drawn(params, key, indices, times, num_steps, found, keep_path):
+            bound, sampler, denoise = prepared(params, times, found)
+            keys, prior = per_index(key, indices), bound.process.prior_scale
+            return generate(
+                sampler, denoise, times, keys, shape, prior_scale=prior, num_steps=num_steps, keep_path=keep_path
             )
-            for keep_path in (False, True)
+
+        def images(*given):
+            run = drawn(*given, keep_path=False)
+            return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), run.nfe)
+
+        def led(params, x, times, num_steps, found):
+            _, sampler, denoise = prepared(params, times, found)
+            return solve(
+                sampler, denoise, x, times, per_index(stream(0, "led"), jnp.arange(len(x))), num_steps=num_steps
+            ).x
+
+        whole = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
+        given = (replicated, replicated, split, replicated, replicated, replicated)
+        self._jitted = {
+            "images": jax.jit(images, in_shardings=given, out_shardings=split),
+            "path": jax.jit(
+                lambda *given: to_pixels(drawn(*given, keep_path=True).path), in_shardings=given, out_shardings=whole
+            ),
+            "led": jax.jit(led, in_shardings=(replicated, split, *given[3:]), out_shardings=split),
         }
+
+    def along(self, times: np.ndarray) -> "BatchedSampler":
+        """The same on another grid, with the same compiled programs."""
+        other = copy.copy(self)
+        other._times, other._known = times, {}
+        return other
 
     def __call__(
         self, params: Any, num: int, *, seed: int, progress: Callable[[int], None] | None = None
@@ -93,20 +126,19 @@ class BatchedSampler:
         """
         check_at_least(1, num=num)
         images, broken = [], 0
-        for batch, finite in self.batches(params, num, seed=seed):
-            images.append(batch)
-            broken += int((~finite).sum())
+        for batch in self.batches(params, num, seed=seed):
+            images.append(batch.images)
+            broken += int((~batch.finite).sum())
             if progress:
                 progress(sum(map(len, images)))
-        if broken:
-            logging.warning("%d of %d images are not finite; they are black where they are not", broken, num)
+        warn_of_broken(broken, num)
         return np.concatenate(images)
 
-    def batches(self, params: Any, num: int, *, seed: int, first: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Images first..num-1 of a seed, batch by batch: (uint8 [b, height, width, channels], whether each is finite [b])."""
+    def batches(self, params: Any, num: int, *, seed: int, first: int = 0) -> Iterator[Batch]:
+        """Images first..num-1 of a seed, batch by batch."""
         while first < num:
             try:
-                images, finite = self._batch(params, seed, first, self._batch_size)
+                batch = self._batch(params, seed, first, self._batch_size)
             except OutOfMemory as error:
                 smaller = self._batch_size // 2 // self._devices * self._devices
                 if not smaller:
@@ -116,8 +148,8 @@ class BatchedSampler:
                 )
                 self._batch_size = smaller
                 continue
-            yield images[: num - first], finite[: num - first]
-            first += len(images)
+            yield Batch(*(rows[: num - first] for rows in batch))
+            first += len(batch.images)
 
     def path(self, params: Any, num: int, *, seed: int) -> np.ndarray:
         """The x_t of images 0..num-1, from x_T to x_0: uint8 [num_steps + 1, num, height, width, channels].
@@ -127,32 +159,62 @@ class BatchedSampler:
         """
         check_at_least(1, num=num)
         try:
-            return self._batch(params, seed, 0, -(-num // self._devices) * self._devices, keep_path=True)[:, :num]
+            path = self._batch(params, seed, 0, -(-num // self._devices) * self._devices, "path")
         except OutOfMemory as error:
             raise InputError(
                 f"the paths of {num} images do not fit the memory ({error}); ask for fewer images or steps."
             ) from error
+        return path[: len(self._times), :num]
 
-    def _batch(self, params, seed, first, size, keep_path=False):
+    def lead(self, params: Any, x: np.ndarray) -> np.ndarray:
+        """Where the grid leads x [num, height, width, channels], real: with a rising grid encoding, with a falling one decoding."""
+        padded = np.zeros((-(-len(x) // self._devices) * self._devices, *self._shape), x.dtype)
+        padded[: len(x)] = x
+        return jax.device_get(self._jitted["led"](params, padded, *self._steps(params)))[: len(x)]
+
+    def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
+        steps = self._steps(params)
         try:
-            return jax.device_get(self._program(params, size, keep_path)(params, stream(seed, "sample"), indices))
+            return jax.device_get(
+                self._program(params, size, kind, steps)(params, stream(seed, "sample"), indices, *steps)
+            )
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise OutOfMemory(str(error).splitlines()[0]) from error
 
-    def _program(self, params, size, keep_path):
-        if (size, keep_path) not in self._compiled:
+    def _steps(self, params):
+        """The grid, filled up to a power of two, its number of steps, and the eps_power of these parameters on it."""
+        length = max(SHORTEST, 2 ** math.ceil(math.log2(len(self._times))))
+        times = np.pad(self._times, (0, length - len(self._times)), mode="edge")
+        times = times.astype(jax.dtypes.canonicalize_dtype(times.dtype))
+        if self._eps_power and id(params) not in self._known:
+            values = np.asarray(self._eps_power(params, self._times))
+            self._known = {
+                id(params): (params, np.pad(values, (0, length - len(values)), mode="edge"))
+            }  # keeps the id alive
+        found = self._known[id(params)][1] if self._eps_power else None
+        return times, np.int32(len(self._times) - 1), found
+
+    def _program(self, params, size, kind, steps):
+        known = (size, kind, len(steps[0]), steps[0].dtype)
+        if known not in self._compiled:
             key = jax.eval_shape(lambda: jax.random.key(0))
             indices = jax.ShapeDtypeStruct((size,), jnp.uint32)
-            program = self._jitted[keep_path].lower(params, key, indices).compile()
+            program = self._jitted[kind].lower(params, key, indices, *steps).compile()
             analysis = program.memory_analysis()
             need, free = analysis.temp_size_in_bytes + analysis.output_size_in_bytes, free_bytes(jax.local_devices()[0])
             if need > free:
                 raise OutOfMemory(f"{need / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
-            self._compiled[size, keep_path] = program
-        return self._compiled[size, keep_path]
+            self._compiled[known] = program
+        return self._compiled[known]
+
+
+def warn_of_broken(broken: int, num: int) -> None:
+    """Tells of images that are not finite, if there are any."""
+    if broken:
+        logging.warning("%d of %d images are not finite; they are black where they are not", broken, num)
 
 
 class OutOfMemory(Exception):

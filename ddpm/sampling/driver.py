@@ -1,28 +1,56 @@
 """The one sampling loop. It knows no algorithm: a Sampler is a step from t to s."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Float, Int, Real
 
 from ddpm.rng import fold_in_all, normal
 from ddpm.sampling.denoise import Denoiser
 from ddpm.shapes import Data, Keys
 
 
-class Sampler(NamedTuple):
-    """An algorithm: one transition, its order of convergence, and what it costs.
+class Step(NamedTuple):
+    """What one transition comes to.
 
-    step: (denoise, x_t, t, s, keys) -> x_s, for times s < t and one key per sample.
-    order: global order of convergence in the step size; of a stochastic one, in distribution (weak order).
-    nfe: network evaluations a step.
+    x: x_s.
+    nfe: network evaluations it took, one number or one per sample.
+    carry: what the next step remembers.
     """
 
-    step: Callable
+    x: Data
+    nfe: int | Int[Array, ""] | Int[Array, "batch"] = 1
+    carry: Any = ()
+
+
+class Sampler(NamedTuple):
+    """An algorithm.
+
+    step: (denoise, x_t, t, s, keys, carry) -> Step, from time t to time s with one key per sample.
+    order: global order of convergence in the step size; of a stochastic one, in distribution (weak order).
+    start: (x_T, num_steps) -> the first carry.
+    deterministic: it draws no noise, so that it also leads from data to noise.
+    """
+
+    step: Callable[..., Step]
     order: int
-    nfe: int
+    start: Callable[[Data, Int[Array, ""]], Any] = lambda x_T, num_steps: ()
+    deterministic: bool = False
+
+
+class Run(NamedTuple):
+    """Where the steps have led.
+
+    x: the last x_s.
+    nfe: network evaluations of each sample.
+    path: every x_t, first and last included, where it was asked for.
+    """
+
+    x: Data
+    nfe: Int[Array, "batch"]
+    path: Float[Array, "steps_and_1 batch *dims"] | None
 
 
 def generate(
@@ -33,23 +61,45 @@ def generate(
     shape: tuple[int, ...],
     *,
     prior_scale: float = 1.0,
+    num_steps: int | Int[Array, ""] | None = None,
     keep_path: bool = False,
-) -> Data | tuple[Data, Float[Array, "steps_and_1 batch *dims"]]:
-    """Samples x_0 from x_T ~ N(0, prior_scale^2 I) by the sampler's steps along `times`, in one scan.
+) -> Run:
+    """Samples x_0 from x_T ~ N(0, prior_scale^2 I) by `solve`.
 
     Args:
-      times: from T down to 0, as of grids.py.
       keys: one per sample; sample i depends on keys[i] alone.
       shape: of one sample, without the batch dimension.
-      keep_path: return also every x_t, first x_T and last x_0.
     """
     x_T = prior_scale * normal(fold_in_all(keys, 0), shape)
+    return solve(sampler, denoise, x_T, times, keys, num_steps=num_steps, keep_path=keep_path)
 
-    def transition(x_t, step):
-        i, t, s = step
-        x_s = sampler.step(denoise, x_t, t, s, fold_in_all(keys, i))
-        return x_s, x_s if keep_path else None
 
-    steps = (jnp.arange(1, len(times)), times[:-1], times[1:])
-    x_0, path = jax.lax.scan(transition, x_T, steps)
-    return (x_0, jnp.concatenate([x_T[None], path])) if keep_path else x_0
+def solve(
+    sampler: Sampler,
+    denoise: Denoiser,
+    x: Data,
+    times: Real[Array, "steps_and_1"],
+    keys: Keys,
+    *,
+    num_steps: int | Int[Array, ""] | None = None,
+    keep_path: bool = False,
+) -> Run:
+    """Takes x from times[0] to times[num_steps] by the sampler's steps, in one loop.
+
+    Args:
+      times: as of grids.py; a deterministic sampler encodes along rising ones.
+      keys: one per sample.
+      num_steps: all of `times` if None; traced, and `times` padded, so that one program serves any number of steps.
+      keep_path: return also every x_t.
+    """
+    num_steps = jnp.asarray(len(times) - 1 if num_steps is None else num_steps)
+
+    def transition(i, state):
+        x, carry, nfe, path = state
+        step = sampler.step(denoise, x, times[i], times[i + 1], fold_in_all(keys, i + 1), carry)
+        return step.x, step.carry, nfe + step.nfe, path.at[i + 1].set(step.x) if keep_path else path
+
+    path = jnp.zeros((len(times), *x.shape), x.dtype).at[0].set(x) if keep_path else None
+    state = (x, sampler.start(x, num_steps), jnp.zeros(len(x), jnp.int32), path)
+    x, _, nfe, path = jax.lax.fori_loop(0, num_steps, transition, state)
+    return Run(x, nfe, path)

@@ -15,7 +15,7 @@ from ddpm.rng import normal
 from ddpm.sampling.ancestral import ancestral
 from ddpm.sampling.ddim import ddim
 from ddpm.sampling.denoise import denoiser
-from ddpm.sampling.grids import uniform
+from ddpm.sampling.grids import trailing
 
 from .reference import PROCESSES, hand_noise, make_scheduler
 
@@ -42,7 +42,7 @@ def our_step(algorithm, schedule, clip, **options):
 def assert_same_path(monkeypatch, schedule, step, scheduler, num_steps, *, atol=1e-10, **options):
     """Holds every x_s of ours to the scheduler's, each path on its own from x_T."""
     scheduler.set_timesteps(num_steps)
-    times = uniform(PROCESSES[schedule], num_steps)
+    times = trailing(PROCESSES[schedule], num_steps)
     np.testing.assert_array_equal(times[:-1] - 1, scheduler.timesteps)
     keys = jax.random.split(jax.random.key(0), (num_steps + 1, 4))
     noise = np.array(jax.vmap(lambda keys: normal(keys, SHAPE))(keys))

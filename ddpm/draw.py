@@ -1,0 +1,74 @@
+"""Many images of a run into one .npz file, piece by piece: an interrupted command goes on where it stopped."""
+
+import pathlib
+import shutil
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ddpm.errors import InputError
+from ddpm.evaluation import sources
+from ddpm.evaluation.chunks import Chunks
+from ddpm.sampling.batched import BatchedSampler, warn_of_broken
+
+SHEET = 64  # images returned, for a grid
+
+
+def draw_to(
+    out: pathlib.Path,
+    sampler: BatchedSampler,
+    params: Any,
+    num: int,
+    *,
+    seed: int,
+    about: dict,
+    progress: Callable[[str], None],
+) -> tuple[np.ndarray, float]:
+    """Writes images 0..num-1 of a seed to `out` as array arr_0; returns the first 64 of them, and the mean of the network
+    evaluations.
+
+    Until all are drawn, the batches lie in `out`.parts, under a name made of `about`: with other settings it starts anew.
+
+    Args:
+      about: how they are drawn, but for their number.
+    Raises:
+      InputError: `out` is no .npz.
+    """
+    if out.suffix != ".npz":
+        raise InputError(f"--out={out} must end with .npz, the kind of file that samples are written to.")
+    parts = out.with_name(f"{out.name}.parts") / sources.digest(about)
+    chunks = Chunks(parts)
+    first = done = chunks.rows(num)
+    if first:
+        progress(f"{first}/{num} images are in {parts}: goes on from there")
+    began = time.monotonic()
+    for batch in sampler.batches(params, num, seed=seed, first=first):
+        chunks.append(batch._asdict())
+        done += len(batch.images)
+        rate = (done - first) / (time.monotonic() - began)
+        progress(f"{done}/{num} images, {rate:.3g} a second, {(num - done) / rate:.0f} s to go")
+    warn_of_broken(num - sum(int(finite.sum()) for finite in chunks.read("finite", 0, num)), num)
+    _assemble(out, chunks, num)
+    nfe = float(np.concatenate(list(chunks.read("nfe", 0, num))).mean())
+    head = np.concatenate(list(chunks.read("images", 0, min(num, SHEET))))
+    shutil.rmtree(parts.parent)
+    return head, nfe
+
+
+def _assemble(out, chunks, num):
+    """Streams the pieces into one array of an .npz file, which is never whole in memory."""
+    part = out.with_name(f".{out.name}.part")
+    pieces = chunks.read("images", 0, num)
+    head = next(pieces)
+    layout = {"descr": head.dtype.str, "fortran_order": False, "shape": (num, *head.shape[1:])}
+    with (
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("arr_0.npy", "w", force_zip64=True) as entry,
+    ):
+        np.lib.format.write_array_header_1_0(entry, layout)
+        for piece in (head, *pieces):
+            entry.write(np.ascontiguousarray(piece).tobytes())
+    part.replace(out)

@@ -1,0 +1,40 @@
+"""What ancestral sampling with the optimal variance has to know of the data: how much of the noise a model sees in them."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Real
+
+from ddpm.data.pixels import to_images
+from ddpm.diffusion.model import Model
+from ddpm.diffusion.process import diffuse
+from ddpm.rng import fold_in_all, normal, per_index, stream
+from ddpm.shapes import PerTime, Pixels, Time
+
+
+def measured(model: Model, pixels: Pixels, times: Real[Array, "steps"]) -> Float[Array, "steps"]:
+    """The mean over images and their dimensions of eps_hat(x_t, t)^2 at each time; at t = 0, where nothing is asked, 1.
+
+    Bao et al. 2022 (Analytic-DPM), Eq. 8 (Gamma, up to the factor of the score).
+    """
+    x_0, keys = to_images(pixels), per_index(stream(0, "eps_power"), jnp.arange(len(pixels)))
+
+    def at(time):
+        i, t = time
+        t = jnp.maximum(t, jnp.asarray(model.process.t_min, t.dtype))
+        eps = normal(fold_in_all(keys, i), x_0.shape[1:])
+        return jnp.mean(model(diffuse(model.process, x_0, t, eps), t).eps ** 2)
+
+    return jax.lax.map(at, (jnp.arange(len(times)), times))
+
+
+def interpolated(times: Real[Array, "steps"], values: Float[Array, "steps"]) -> Callable[[Time], PerTime]:
+    """t -> the value there, linear between falling times."""
+    return lambda t: jnp.interp(t, times[::-1].astype(values.dtype), values[::-1])
+
+
+def some_images(images: Sequence | np.ndarray, num: int = 128) -> np.ndarray:
+    """`num` images, evenly over the set."""
+    return np.stack([images[int(i)] for i in np.linspace(0, len(images) - 1, min(num, len(images))).round()])
