@@ -167,7 +167,7 @@ MISTAKES = {
     "no workdir": (TINY, "--mode train needs --workdir, such as --workdir runs/digits."),
     "an unknown sampler": (
         [*TINY, "--workdir=W", "--config.sampler.name=ddmi"],
-        "unknown sampler 'ddmi'. Did you mean 'ddim'? Known: ancestral, ddim.",
+        "unknown sampler 'ddmi'. Did you mean 'ddim'? Known: ancestral, ddim, deis, ",
     ),
     "an unknown data set": (
         [*TINY, "--workdir=W", "--config.data.name=digist"],
@@ -257,8 +257,8 @@ MISTAKES = {
         "--mode sample takes one --sampler and one --num_steps; --mode eval compares several.",
     ),
     "a flag of another mode": (
-        ["--workdir=RUN", "--mode=sample", "--out=x.png"],
-        "--out does nothing in --mode sample, only in --mode eval --images or --mode report.",
+        ["--workdir=RUN", "--mode=eval", "--out=x.npz"],
+        "--out does nothing in --mode eval, only in --mode sample or --mode eval --images or --mode report.",
     ),
     "images against nothing": (
         ["--mode=eval", "--images=E"],

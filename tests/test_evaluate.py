@@ -16,7 +16,7 @@ from ddpm.evaluation import bits_per_dim, metrics, records, sources, statistics
 from ddpm.evaluation.features.pixels import pixels
 from ddpm.likelihood import likelihood
 from ddpm.names import public
-from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.batched import Batch, BatchedSampler
 
 IMAGES = noise(0, 150, 8, 8, 1)
 
@@ -203,14 +203,12 @@ def test_flat_real_images_have_no_sharpness_to_compare_with(tiny):
 
 def test_the_spelling_of_a_run_is_not_what_its_samples_are_known_by(tiny, tmp_path):
     class Sampler(BatchedSampler):
-        nfe = 3
-
         def __init__(self):
             pass
 
         def batches(self, params, num, *, seed, first):
             drawn.append(first)
-            yield IMAGES[first:num], np.ones(num - first, bool)
+            yield Batch(IMAGES[first:num], np.ones(num - first, bool), np.full(num - first, 3))
 
     drawn = []
     about = dict(step=5, num=40, seed=0, when="afterwards")

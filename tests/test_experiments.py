@@ -174,7 +174,7 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sampler.name": "dimm"}, "unknown sampler 'dimm'. Did you mean 'ddim'? Known: ancestral, ddim."),
+        ({"sampler.name": "dimm"}, "unknown sampler 'dimm'. Did you mean 'ddim'? Known: ancestral, ddim, deis, "),
         (
             {"schedule.name": "cosin"},
             "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear, quadratic, sigmoid, sqrt.",
@@ -203,7 +203,7 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         ),
         (
             {"process.name": "LearnedVP", "loss.name": "vdm", "grid.name": "log_snr"},
-            "grid 'log_snr' is of a known process, and this one is learned: use uniform.",
+            "grid 'log_snr' is of a known process, and this one is learned: use trailing.",
         ),
         (
             {"process.name": "VE", "process.VE.t_min": 2.0},
@@ -213,7 +213,10 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
             {"process.name": "EDM", "process.EDM.sigma_max": 1.0},
             "alpha_bar_T = 0.5 leaves signal in x_T, but sampling starts from pure noise: it must be at most 0.01. Use ",
         ),
-        ({"grid.name": "karas"}, "unknown grid 'karas'. Did you mean 'karras'? Known: karras, log_snr, uniform."),
+        (
+            {"grid.name": "karas"},
+            "unknown grid 'karas'. Did you mean 'karras'? Known: explicit, karras, leading, linspace, log_snr, quadratic, trailing.",
+        ),
         (
             {"process.name": "EDM", "timesteps.name": "loss_second_moment"},
             "loss_second_moment remembers the losses of each noise level, but EDM has no levels. ",
@@ -242,7 +245,7 @@ def test_an_option_that_a_choice_has_not_is_named(tiny):
     with pytest.raises(InputError) as caught:
         build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
     assert str(caught.value) == (
-        "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance."
+        "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance, eps_power."
     )
 
 

@@ -16,6 +16,7 @@ from ddpm.evaluation.extract import extract
 from ddpm.evaluation.features.classifier import classifier
 from ddpm.evaluation.features.pixels import pixels
 from ddpm.evaluation.sources import of_dataset, of_samples
+from ddpm.sampling.batched import Batch
 from ddpm.training import sharding
 
 IMAGES = noise(0, 150, 8, 8, 1)
@@ -79,9 +80,10 @@ class Drawn:
         for start in range(first, num, self.batch):
             indices = np.arange(start, min(start + self.batch, num))
             self.drawn.extend(indices)
-            yield (
+            yield Batch(
                 np.broadcast_to(indices[:, None, None, None], (len(indices), 8, 8, 1)).astype(np.uint8),
                 np.array([i not in self.broken for i in indices]),
+                np.array([7] * len(indices)),
             )
 
 
@@ -98,6 +100,7 @@ def test_no_sample_is_drawn_twice(tmp_path):
     assert [i for batch in more.read(9) for i in batch[:, 0, 0, 0]] == [9, 10, 11, 12, 13]
     assert sampler.drawn == list(range(14))
     np.testing.assert_array_equal(more.pick([13, 2])[:, 0, 0, 0], [13, 2])
+    assert more.known_afterwards() == {"nfe": 7}
 
 
 def test_an_interrupted_sampling_goes_on_where_it_stopped(tmp_path):
