@@ -4,36 +4,34 @@ import pathlib
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ddpm.errors import InputError
 from ddpm.evaluation import sources
 from ddpm.evaluation.chunks import Chunks
-from ddpm.sampling.batched import BatchedSampler, warn_of_broken
+from ddpm.sampling.batched import Batch, warn_of_broken
 
 SHEET = 64  # images returned, for a grid
 
 
 def draw_to(
     out: pathlib.Path,
-    sampler: BatchedSampler,
-    params: Any,
+    draw: Callable[[int], Iterator[Batch]],
     num: int,
     *,
-    seed: int,
     about: dict,
     progress: Callable[[str], None],
 ) -> tuple[np.ndarray, float]:
-    """Writes images 0..num-1 of a seed to `out` as array arr_0; returns the first 64 of them, and the mean of the network
+    """Writes images 0..num-1 to `out` as array arr_0; returns the first 64 of them, and the mean of the network
     evaluations.
 
     Until all are drawn, the batches lie in `out`.parts, under a name made of `about`: with other settings it starts anew.
 
     Args:
-      about: how they are drawn, but for their number.
+      draw: first index -> batches from there to the last.
+      about: how they are drawn, seed and all, but for their number.
     Raises:
       InputError: `out` is no .npz.
     """
@@ -45,7 +43,7 @@ def draw_to(
     if first:
         progress(f"{first}/{num} images are in {parts}: goes on from there")
     began = time.monotonic()
-    for batch in sampler.batches(params, num, seed=seed, first=first):
+    for batch in draw(first):
         chunks.append(batch._asdict())
         done += len(batch.images)
         rate = (done - first) / (time.monotonic() - began)

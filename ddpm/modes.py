@@ -40,7 +40,8 @@ def sample(
     out.parent.mkdir(parents=True, exist_ok=True)
     about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
     progress = functools.partial(print, flush=True)
-    head, nfe = draw_to(out, run.sampler(), run.params, num, seed=seed, about=about, progress=progress)
+    draw = lambda first: run.sampler().batches(run.params, num, seed=seed, first=first)  # noqa: E731
+    head, nfe = draw_to(out, draw, num, about=about, progress=progress)
     sheet = out.with_suffix(".png")
     pictures.save_png(sheet, pictures.grid(head))
     print(f"samples   {sheet}, {out} (step {run.step}, EMA, {nfe:g} network evaluations an image)")

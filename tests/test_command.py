@@ -56,6 +56,14 @@ def test_sampling_writes_a_grid_and_the_images(workdir):
     assert name.with_suffix(".png").exists()
 
 
+def test_samples_go_where_they_are_asked_to(workdir, tmp_path):
+    out = tmp_path / "folder" / "x.npz"
+    code, said, err = run(f"--workdir={workdir}", "--mode=sample", "--num=5", f"--out={out}", "--num_steps=3")
+    assert code == 0, err
+    assert f"{out} (step 10, EMA, 3 network evaluations an image)" in said
+    assert np.load(out)["arr_0"].shape == (5, 8, 8, 1) and out.with_suffix(".png").exists()
+
+
 def test_sampling_without_an_experiment_uses_the_runs_own(workdir):
     code, out, _ = run(f"--workdir={workdir}", "--mode=sample", "--num=2")
     assert code == 0 and "step10_ancestral5_seed0.npz" in out

@@ -85,6 +85,50 @@ def test_another_seed_or_number_does_not_compile_anew(tiny):
     assert len(traces) == compiled
 
 
+def test_another_number_of_steps_or_grid_does_not_compile_anew(tiny):
+    traces = []
+    sampler, params = make_batched(tiny, traces=traces)
+    sampler(params, 3, seed=0)
+    compiled = len(traces)
+    process = objective.diffusion(tiny, (8, 8, 1)).process
+    for times in (grids.trailing(process, 9), grids.quadratic(process, 40)):
+        fresh, _ = make_batched(tiny)
+        np.testing.assert_array_equal(sampler.along(times)(params, 3, seed=0), fresh.along(times)(params, 3, seed=0))
+        assert next(sampler.along(times).batches(params, 3, seed=0)).nfe.tolist() == [len(times) - 1] * 3
+    assert len(traces) == compiled
+
+
+def test_dynamic_thresholding_is_that_of_imagen():
+    vp = table()
+    x0 = np.array([[-4.0, 0.5, 1.0, 2.0, 3.0], [0.1, 0.2, -0.3, 0.4, 0.5]])
+    model = eps_model(vp, lambda x_t, t: (x_t - vp.alpha(500) * x0) / vp.sigma(500))
+    x_t = jnp.ones((2, 5))
+    estimate = denoiser(model, clip=True, percentile=0.5)(x_t, 500)
+    np.testing.assert_allclose(estimate.x0, [np.clip(x0[0], -2, 2) / 2, x0[1]], rtol=1e-4)  # the median of |x0| is 2
+    np.testing.assert_allclose(vp.alpha(500) * estimate.x0 + vp.sigma(500) * estimate.eps, x_t, rtol=1e-5)
+    static = denoiser(model, clip=True)(x_t, 500)
+    np.testing.assert_allclose(static.x0, np.clip(x0, -1, 1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            dict(clip=True, percentile=1.0),
+            "sampler.percentile = 1.0 is not in [0, 1); Imagen uses 0.995, and 0 is clipping.",
+        ),
+        (
+            dict(clip=False, percentile=0.9),
+            "sampler.percentile = 0.9 thresholds nothing with sampler.clip=False: set it to True.",
+        ),
+    ],
+)
+def test_a_percentile_that_is_none_is_refused(options, message):
+    with pytest.raises(InputError) as caught:
+        denoiser(eps_model(table(), lambda x, t: x), **options)
+    assert str(caught.value) == message
+
+
 def test_more_than_fits_the_memory_is_split(tiny, monkeypatch, caplog):
     sampler, params = make_batched(tiny)
     whole = sampler(params, 12, seed=0)
