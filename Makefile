@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
-.PHONY: train test quick parity objectives lint clean
+.PHONY: train test quick parity objectives samplers lint clean
 
 train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures, write the report
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
@@ -23,6 +23,9 @@ parity: $(VENV)/installed-parity  ## the same formulas against diffusers and tor
 
 objectives: $(VENV)/installed  ## train a small model with each objective on Fashion-MNIST, which is prepared; print what each reaches
 	$(RUN) benchmarks/objectives.py
+
+samplers: $(VENV)/installed  ## train a small model on Fashion-MNIST, which is prepared; print and plot quality against NFE for every sampler
+	$(RUN) benchmarks/samplers.py
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

@@ -36,7 +36,8 @@ def exact_eps(schedule, x_t, t):
 @functools.cache  # one compilation for all numbers of steps
 def our_step(algorithm, schedule, clip, **options):
     denoise = denoiser(eps_model(PROCESSES[schedule], functools.partial(exact_eps, schedule)), clip=clip)
-    return jax.jit(functools.partial(algorithm(PROCESSES[schedule], **options).step, denoise))
+    sampler = algorithm(PROCESSES[schedule], **options)
+    return jax.jit(lambda *args: sampler.step(denoise, *args).x)
 
 
 def assert_same_path(monkeypatch, schedule, step, scheduler, num_steps, *, atol=1e-10, **options):

@@ -1,0 +1,113 @@
+"""Image quality against network evaluations for every sampler on a trained model: `make samplers`.
+
+python benchmarks/samplers.py [--workdir runs/samplers] [--num 500] [--nfe 5 10 20 50]
+
+Trains a small network on Fashion-MNIST (experiments/samplers.py) if that is not done, draws the same number of images with each sampler and prints their Frechet distance to
+the test images by a classifier of the training images; beside it, how far the images of deterministic samplers are from
+those of the ODE solved to 1e-5, from the same noise. What is there already is not made again. A plot goes to the workdir.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+
+import ddpm
+from ddpm import names, sampling
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
+HELD_TO_ODE = 256  # images whose distance to the ODE's is taken
+VARIANTS = {  # beside the defaults
+    "ancestral": [{"variance": "beta"}, {"variance": "posterior"}, {"variance": "optimal"}],
+    "ddim": [{"eta": 0.0}, {"eta": 1.0}],
+    "dpm_solver": [{"order": 2}, {"order": 3}],
+    "dpm_solver_pp": [
+        {"order": 2},
+        {"order": 2, "multistep": False},
+        {"order": 3},
+        {"order": 3, "third_order": "paper"},
+    ],
+    "unipc": [{"order": 2}, {"order": 3}],
+    "heun": [{}, {"s_churn": 10.0}],
+    "euler": [{"s_churn": 10.0}],  # without churn it is ddim
+    "euler_ancestral": [],  # it is ddim with eta
+    "pndm": [{"runge_kutta": False}, {"runge_kutta": True}],
+    "predictor_corrector": [{"corrections": 0}, {"corrections": 1}],
+    "ode": [{"rtol": 1e-2, "atol": 1e-2}, {"rtol": 1e-3, "atol": 1e-3}],
+}
+
+
+def steps_for(name: str, options: dict, nfe: int) -> int | None:
+    """Steps of a sampler whose run takes `nfe` evaluations, the last step to no noise being of first order; None if there is none."""
+    if name == "pndm":
+        return nfe - 1 if not options["runge_kutta"] else nfe - 9 if nfe > 12 else None
+    if name == "predictor_corrector":
+        return nfe // (1 + options["corrections"])
+    single = name in ("dpm_solver", "heun") or options.get("multistep") is False
+    return -(-nfe // options.get("order", 2)) if single else nfe
+
+
+def main() -> None:
+    """Trains, draws, prints and plots."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/samplers"))
+    parser.add_argument("--num", type=int, default=500)
+    parser.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20, 50])
+    arguments = parser.parse_args()
+    experiment = ("--config", "experiments/samplers.py", "--workdir", arguments.workdir)
+    subprocess.run([sys.executable, "-m", "ddpm.main", *map(str, experiment)], check=True)
+    run = ddpm.load(arguments.workdir)
+    run.config.evaluation.num = arguments.num
+    run.config.sampler.batch_size = 128
+    exact = run.sample(HELD_TO_ODE, sampler="ode", num_steps=1).astype(np.float64)
+
+    print(f"\n{arguments.num} images of step {run.step}: FD at NFE, and in brackets the RMS distance to the ODE's in grey levels")
+    print("| sampler | " + " | ".join(map(str, arguments.nfe)) + " |\n|---|" + "---:|" * len(arguments.nfe))
+    curves = {}
+    for name in names.public(sampling):
+        for options in VARIANTS.get(name, [{}]):
+            told = name + "".join(f", {key} {value}" for key, value in options.items())
+            cells, curve = [], []
+            for nfe in arguments.nfe if name != "ode" else [None]:
+                steps = steps_for(name, options, nfe) if nfe else 1
+                if not steps:
+                    cells.append("")
+                    continue
+                choice = dict(sampler=name, num_steps=steps, **options)
+                record = run.evaluate(**choice)
+                fd, counted = record["figures"]["fid_classifier"], record["provenance"]["generated"]["nfe"]
+                curve.append((counted, fd))
+                cells.append(f"{fd:.2f}{_distance(run, exact, choice)}" + ("" if counted == nfe else f" at {counted:g}"))
+            curves[told] = curve
+            print(f"| {told} | " + " | ".join(cells) + " |", flush=True)
+    plot(curves, arguments.workdir / "samplers.png")
+    print(f"\nplot in {arguments.workdir / 'samplers.png'}")
+
+
+def _distance(run: ddpm.Run, exact: np.ndarray, choice: dict) -> str:
+    deterministic = choice["sampler"] in ("ddim", "dpm_solver", "dpm_solver_pp", "deis", "unipc", "heun", "pndm", "ode")
+    if not deterministic or choice.get("eta") or choice.get("s_churn"):
+        return ""
+    images = run.sample(HELD_TO_ODE, **choice)
+    return f" ({np.sqrt(np.mean((images - exact) ** 2)):.2f})"
+
+
+def plot(curves: dict[str, list[tuple[float, float]]], path: pathlib.Path) -> None:
+    """FD against NFE, both on logarithmic axes."""
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    styles = ["-", "--", ":"]
+    for i, (told, curve) in enumerate(curves.items()):
+        axes.plot(*zip(*curve, strict=True), styles[i // 10], color=f"C{i % 10}", marker="o", markersize=4, label=told)
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations an image (NFE)", ylabel="Frechet distance to the test images")
+    axes.grid(which="both", alpha=0.3)
+    axes.legend(fontsize=7, ncols=2)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
