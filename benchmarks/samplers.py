@@ -66,7 +66,9 @@ def main() -> None:
     run.config.sampler.batch_size = 128
     exact = run.sample(HELD_TO_ODE, sampler="ode", num_steps=1).astype(np.float64)
 
-    print(f"\n{arguments.num} images of step {run.step}: FD at NFE, and in brackets the RMS distance to the ODE's in grey levels")
+    print(
+        f"\n{arguments.num} images of step {run.step}: FD at NFE, and in brackets the RMS distance to the ODE's in grey levels"
+    )
     print("| sampler | " + " | ".join(map(str, arguments.nfe)) + " |\n|---|" + "---:|" * len(arguments.nfe))
     curves = {}
     for name in names.public(sampling):
@@ -82,7 +84,9 @@ def main() -> None:
                 record = run.evaluate(**choice)
                 fd, counted = record["figures"]["fid_classifier"], record["provenance"]["generated"]["nfe"]
                 curve.append((counted, fd))
-                cells.append(f"{fd:.2f}{_distance(run, exact, choice)}" + ("" if counted == nfe else f" at {counted:g}"))
+                cells.append(
+                    f"{fd:.2f}{_distance(run, exact, choice)}" + ("" if counted == nfe else f" at {counted:g}")
+                )
             curves[told] = curve
             print(f"| {told} | " + " | ".join(cells) + " |", flush=True)
     plot(curves, arguments.workdir / "samplers.png")
@@ -103,7 +107,12 @@ def plot(curves: dict[str, list[tuple[float, float]]], path: pathlib.Path) -> No
     styles = ["-", "--", ":"]
     for i, (told, curve) in enumerate(curves.items()):
         axes.plot(*zip(*curve, strict=True), styles[i // 10], color=f"C{i % 10}", marker="o", markersize=4, label=told)
-    axes.set(xscale="log", yscale="log", xlabel="network evaluations an image (NFE)", ylabel="Frechet distance to the test images")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="network evaluations an image (NFE)",
+        ylabel="Frechet distance to the test images",
+    )
     axes.grid(which="both", alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
     figure.savefig(path, dpi=120)

@@ -6,6 +6,7 @@ Compilation is left out, as is diffusers' first run. Both use all cores.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import statistics
@@ -38,6 +39,14 @@ NETWORKS = {  # name: our channels, our multiples, image size, channels, images 
 }
 
 
+PROCESS = VP(linear(1000))
+
+
+def model(network: UNet, params: dict, labels: None) -> Model:
+    """Our network at given parameters, which says eps."""
+    return Model(PROCESS, predictions.eps(), lambda x, t: network.apply({"params": params}, x, t))
+
+
 def pair(channels: int, mults: tuple[int, ...], size: int, image_channels: int) -> tuple[UNet, UNet2DModel]:
     """Our network and diffusers' of the same architecture: attention at the second of the levels."""
     levels = range(len(mults))
@@ -52,9 +61,7 @@ def pair(channels: int, mults: tuple[int, ...], size: int, image_channels: int) 
         attention_head_dim=None,
         **DIFFUSERS,
     ).eval()
-    ours = UNet(
-        image_channels, channels=channels, channel_mult=mults, attention_resolutions=(size // 2,), dropout=0.0
-    )
+    ours = UNet(image_channels, channels=channels, channel_mult=mults, attention_resolutions=(size // 2,), dropout=0.0)
     return ours, theirs
 
 
@@ -66,17 +73,20 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     torch.set_num_threads(os.cpu_count())
-    print(f"{os.cpu_count()} cores, jax {jax.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}")
-    print("| network | parameters | ours, s an image | diffusers | ratio, median of rounds |\n|---|---:|---:|---:|---:|")
+    print(
+        f"{os.cpu_count()} cores, jax {jax.__version__}, torch {torch.__version__}, diffusers {diffusers.__version__}"
+    )
+    print(
+        "| network | parameters | ours, s an image | diffusers | ratio, median of rounds |\n|---|---:|---:|---:|---:|"
+    )
     for name, (channels, mults, size, image_channels, batch) in NETWORKS.items():
         ours, theirs = pair(channels, mults, size, image_channels)
         params = unet_params(theirs.state_dict(), len(mults))
         mesh = sharding.data_mesh()
-        process = VP(linear(1000))
         sampler = BatchedSampler(
-            lambda params, ours=ours: Model(process, predictions.eps(), lambda x, t: ours.apply({"params": params}, x, t)),
+            functools.partial(model, ours),
             lambda forward, _: ddim(forward),
-            grids.leading(process, arguments.steps),
+            grids.leading(PROCESS, arguments.steps),
             (size, size, image_channels),
             clip=True,
             batch_size=batch,

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,8 @@ def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransforma
         tx,
         step.ema_decay(config.ema.decay, config.ema.warmup),
         stratified=config.timesteps.stratified,
+        null_label=made.null_label,
+        label_dropout=config.condition.dropout if made.classes else 0,
         accumulate=config.optimizer.accumulate,
         **options,
     )
@@ -86,6 +88,8 @@ def with_sampler(
     sampler: str | None = None,
     num_steps: int | None = None,
     batch_size: int | None = None,
+    labels: Sequence[int] | int | None = None,
+    guidance_scale: float | int | None = None,
     **options,
 ) -> ConfigDict:
     """A copy of a configuration with another choice in `config.sampler`; what is not given stays.
@@ -94,6 +98,8 @@ def with_sampler(
       sampler: name of the algorithm, such as 'ddim'.
       num_steps: transitions, 1..T.
       batch_size: images that are drawn at once.
+      labels: one class, or several that the images have in turn.
+      guidance_scale: 0 unconditional, 1 off, > 1 guided.
       options: of the algorithm, such as eta.
     """
     config = ConfigDict(config.to_dict())
@@ -101,6 +107,9 @@ def with_sampler(
     section.name = sampler or section.name
     section.num_steps = section.num_steps if num_steps is None else operator.index(num_steps)
     section.batch_size = section.batch_size if batch_size is None else batch_size
+    if labels is not None:
+        section.labels = (labels,) if isinstance(labels, int) else tuple(map(int, labels))
+    section.guidance_scale = section.guidance_scale if guidance_scale is None else float(guidance_scale)
     section[own_name(section)] = options_of(section) | options
     return config
 
@@ -135,20 +144,26 @@ def batched_sampler(
         batch_size=section.batch_size,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
+        classes=made.classes,
+        null_label=made.null_label,
+        labels=tuple(section.labels),
+        guidance_scale=section.guidance_scale,
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
 
 
 def _eps_power(config: ConfigDict, made: Diffusion) -> Callable:
     """(params, times) -> what ancestral sampling with the optimal variance has to know, by images of `config.data`."""
-    measure = jax.jit(lambda params, pixels, times: eps_power.measured(made.model(params), pixels, times))
+    measure = jax.jit(
+        lambda params, some, times: eps_power.measured(made.model(params, some.labels), some.pixels, times)
+    )
 
     @functools.cache
-    def pixels():
-        return eps_power.some_images(dataset(config).images)
+    def examples():
+        return eps_power.some_examples(dataset(config), labelled=bool(made.classes))
 
     return lambda params, times: measure(
-        params, pixels(), jnp.asarray(times, jax.dtypes.canonicalize_dtype(times.dtype))
+        params, examples(), jnp.asarray(times, jax.dtypes.canonicalize_dtype(times.dtype))
     )
 
 
@@ -185,5 +200,6 @@ def batches(config: ConfigDict, images: Dataset, **shardings) -> Feed:
         batch_size=config.training.batch_size,
         flip=config.data.flip,
         resident_bytes=config.data.resident_bytes,
+        labelled=config.condition.labels,
         **shardings,
     )

@@ -24,7 +24,7 @@ def draw_to(
     about: dict,
     progress: Callable[[str], None],
 ) -> tuple[np.ndarray, float]:
-    """Writes images 0..num-1 to `out` as array arr_0; returns the first 64 of them, and the mean of the network
+    """Writes images 0..num-1 to `out` as array arr_0, and their classes, if they were asked for some, as arr_1; returns the first 64 of them, and the mean of the network
     evaluations.
 
     Until all are drawn, the batches lie in `out`.parts, under a name made of `about`: with other settings it starts anew.
@@ -44,7 +44,7 @@ def draw_to(
         progress(f"{first}/{num} images are in {parts}: goes on from there")
     began = time.monotonic()
     for batch in draw(first):
-        chunks.append(batch._asdict())
+        chunks.append({name: rows for name, rows in batch._asdict().items() if rows is not None})
         done += len(batch.images)
         rate = (done - first) / (time.monotonic() - began)
         progress(f"{done}/{num} images, {rate:.3g} a second, {(num - done) / rate:.0f} s to go")
@@ -57,16 +57,16 @@ def draw_to(
 
 
 def _assemble(out, chunks, num):
-    """Streams the pieces into one array of an .npz file, which is never whole in memory."""
+    """Streams the pieces into arrays of an .npz file, none of which is ever whole in memory."""
     part = out.with_name(f".{out.name}.part")
-    pieces = chunks.read("images", 0, num)
-    head = next(pieces)
-    layout = {"descr": head.dtype.str, "fortran_order": False, "shape": (num, *head.shape[1:])}
-    with (
-        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("arr_0.npy", "w", force_zip64=True) as entry,
-    ):
-        np.lib.format.write_array_header_1_0(entry, layout)
-        for piece in (head, *pieces):
-            entry.write(np.ascontiguousarray(piece).tobytes())
+    arrays = {"images": "arr_0", "labels": "arr_1"}
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in filter(arrays.get, chunks.names()):
+            pieces = chunks.read(name, 0, num)
+            head = next(pieces)
+            layout = {"descr": head.dtype.str, "fortran_order": False, "shape": (num, *head.shape[1:])}
+            with archive.open(f"{arrays[name]}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array_header_1_0(entry, layout)
+                for piece in (head, *pieces):
+                    entry.write(np.ascontiguousarray(piece).tobytes())
     part.replace(out)

@@ -232,7 +232,8 @@ def provenance(config: ConfigDict, params: Any, *, name: str, step: int, seed: i
         "clip": section.clip,
         "percentile": section.percentile,
         "seed": seed,
-        "guidance_scale": None,  # no run is conditional yet
+        "labels": list(section.labels) or ("drawn evenly" if config.condition.labels else None),
+        "guidance_scale": section.guidance_scale if config.condition.labels else None,
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }

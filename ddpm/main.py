@@ -42,6 +42,10 @@ SAMPLER = flags.DEFINE_list(
     "sampler", [], "Sampler, instead of config.sampler.name; in mode eval several, with commas."
 )
 NUM_STEPS = flags.DEFINE_list("num_steps", [], "Steps, instead of config.sampler.num_steps; in mode eval several.")
+LABELS = flags.DEFINE_list("labels", [], "Classes asked for, in turn; drawn evenly if not given.")
+GUIDANCE = flags.DEFINE_float(
+    "guidance_scale", None, "Of classifier-free guidance: 0 unconditional, 1 off, > 1 guided."
+)
 METRICS = flags.DEFINE_list("metrics", [], "Metrics of mode eval, such as fid,kid,pr, instead of evaluation.metrics.")
 FEATURES = flags.DEFINE_string("features", None, "Feature network of mode eval, instead of evaluation.features.name.")
 INCEPTION = flags.DEFINE_string("inception", None, "Weights of the 2015 Inception: features of mode eval.")
@@ -50,11 +54,12 @@ IMAGES = flags.DEFINE_string(
 )
 REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
+DRAWING = ("seed", "sampler", "num_steps", "labels", "guidance_scale")
 EVAL = ("workdir", "metrics", "num", "reference", "features", "inception")
 TAKES = {
     "train": ("workdir", "accept_changes"),
-    "sample": ("workdir", "step", "accept_changes", "num", "seed", "sampler", "num_steps", "out"),
-    "eval": (*EVAL, "step", "accept_changes", "seed", "sampler", "num_steps"),
+    "sample": ("workdir", "step", "accept_changes", "num", "out", *DRAWING),
+    "eval": (*EVAL, "step", "accept_changes", *DRAWING),
     "eval --images": (*EVAL, "images", "out"),
     "report": ("workdir", "out"),
     "prepare": (),
@@ -116,7 +121,7 @@ def _run(more: list[str]) -> int:
     if len(samplers) > 1 or len(num_steps) > 1:
         raise InputError("--mode sample takes one --sampler and one --num_steps; --mode eval compares several.")
     changes = {"sampler.name": samplers[0], "sampler.num_steps": num_steps[0]}
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = {key: value for key, value in changes.items() if value is not None} | _drawing()
     out = pathlib.Path(OUT.value) if OUT.value else None
     return modes.sample(config, workdir, num=NUM.value or 64, seed=SEED.value, out=out, changes=changes, **opening)
 
@@ -129,8 +134,17 @@ def _changes() -> dict:
         "evaluation.reference": REFERENCE.value,
         "evaluation.features.name": FEATURES.value or ("inception" if INCEPTION.value else None),
         "evaluation.features.inception.path": INCEPTION.value,
+    } | _drawing()
+    return {key: value for key, value in chosen.items() if value not in (None, ())}
+
+
+def _drawing() -> dict:
+    """What the flags change in how images are drawn."""
+    chosen = {
+        "sampler.labels": tuple(_whole("labels", label) for label in LABELS.value),
+        "sampler.guidance_scale": GUIDANCE.value,
     }
-    return {key: value for key, value in chosen.items() if value}
+    return {key: value for key, value in chosen.items() if value not in (None, ())}
 
 
 def _step(text: str | None) -> int | str | None:

@@ -1,6 +1,5 @@
 """From a configuration to the model, its loss and the times it is trained at."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from ddpm.diffusion.model import Model
 from ddpm.diffusion.prediction import check
 from ddpm.diffusion.process import Process
 from ddpm.diffusion.timestep import Timesteps
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_inside
 from ddpm.names import call, chosen, find, options_of
 from ddpm.rng import stream
 
@@ -35,7 +34,7 @@ class Network(NamedTuple):
     """A backbone as two functions.
 
     init: key -> params.
-    apply: (params, x_t, t, *, train=False, key=None) -> output; `key` is for dropout.
+    apply: (params, x_t, t, labels=None, *, train=False, key=None) -> output; `key` is for dropout.
     """
 
     init: Callable
@@ -92,11 +91,15 @@ def loss(config: ConfigDict) -> Loss:
 
 
 class Diffusion(NamedTuple):
-    """A model as functions of its parameters: init: key -> params; model: (params, *, train=False, key=None) -> Model.
+    """A model as functions of its parameters: init: key -> params; model: (params, labels=None, *, train=False, key=None) -> Model.
+
+    A model with classes is told `labels`, integers [batch] or one for all; with None the null label.
 
     process: as it is before training.
     learned_variance: whether it learns one.
     learned_process: whether the process is learned.
+    classes: how many the network tells apart; 0 if it is told none.
+    null_label: what stands for no class; None if it learned none.
     """
 
     process: Process
@@ -104,14 +107,27 @@ class Diffusion(NamedTuple):
     model: Callable
     learned_variance: bool
     learned_process: bool
+    classes: int = 0
+    null_label: int | None = None
 
 
-def diffusion(config: ConfigDict, shape: tuple[int, int, int]) -> Diffusion:
+def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0) -> Diffusion:
     """The model of an experiment: process, prediction type and backbone, with the output channels that its loss needs.
 
+    Args:
+      classes: of the data, which the network is told if `config.condition.labels`.
     Raises:
-      InputError: they do not fit together, or not the shape.
+      InputError: they do not fit together, or not the shape, or there are no classes to tell.
     """
+    told = config.condition
+    if told.labels and not classes:
+        raise InputError(
+            "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
+            "an .npz with labels, most TFDS sets), or set it to False."
+        )
+    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.dropout": told.dropout})
+    classes = classes if told.labels else 0
+    null_label = classes if classes and told.dropout else None
     forward, trained_by = process(config), loss(config)
     init_process, process_of = _process(config)
     is_learned = bool(jax.eval_shape(init_process, jax.random.key(0)))
@@ -122,36 +138,49 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int]) -> Diffusion:
         )
     prediction = chosen("prediction", predictions, config.prediction)
     check(forward, prediction, config.prediction.name)
-    net = network(config, shape, trained_by.outputs * shape[-1])
+    rows = classes + (null_label is not None)
+    net = network(config, shape, trained_by.outputs * shape[-1], rows)
     learned_variance = trained_by.outputs == 2
 
     def init(key):
         more = {"uncertainty": uncertainty.init()} if trained_by.learns_uncertainty else {}
         return net.init(key) | init_process(jax.random.fold_in(key, 0)) | more
 
-    def model(params, *, train=False, key=None):
-        apply = functools.partial(net.apply, params, train=train, key=key)
+    def model(params, labels=None, *, train=False, key=None):
+        if classes and labels is None and null_label is None:
+            raise InputError(
+                "this model was trained without condition.dropout, so it has no null label: give it labels."
+            )
+
+        def apply(x_t, t):
+            given = null_label if labels is None else labels
+            told = jnp.broadcast_to(jnp.asarray(given), x_t.shape[:1]) if classes else None
+            return net.apply(params, x_t, t, told, train=train, key=key)
+
         return Model(process_of(params), prediction, apply, learned_variance, params.get("uncertainty"))
 
-    return Diffusion(forward, init, model, learned_variance, is_learned)
+    return Diffusion(forward, init, model, learned_variance, is_learned, classes, null_label)
 
 
-def network(config: ConfigDict, shape: tuple[int, int, int], out_channels: int) -> Network:
-    """The backbone of `config.model` for images of a shape (height, width, channels).
+def network(config: ConfigDict, shape: tuple[int, int, int], out_channels: int, num_labels: int = 0) -> Network:
+    """The backbone of `config.model` for images of a shape (height, width, channels), and so many labels.
 
     Raises:
       InputError: the shape does not fit the backbone.
     """
     section = config.model
     backbone = find("model", "ddpm.models", section.name)
-    model = call("model", backbone, out_channels, options=options_of(section))
+    options = options_of(section) | ({"num_labels": num_labels} if num_labels else {})
+    model = call("model", backbone, out_channels, options=options)
 
     @jax.jit  # traced once, by the check below
     def init(key):
-        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)))["params"]
+        given = (jnp.zeros(1, jnp.int32),) if num_labels else ()
+        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)), *given)["params"]
 
-    def apply(params, x_t, t, *, train=False, key=None):
-        return model.apply({"params": params}, x_t, t, train=train, rngs={"dropout": key} if train else None)
+    def apply(params, x_t, t, labels=None, *, train=False, key=None):
+        given = () if labels is None else (labels,)
+        return model.apply({"params": params}, x_t, t, *given, train=train, rngs={"dropout": key} if train else None)
 
     jax.eval_shape(init, jax.random.key(0))  # a shape that does not fit is told now
     return Network(init, apply)

@@ -42,20 +42,25 @@ class Run:
         self.workdir, self.config, self.facts, self.step = workdir, config, facts, step
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
-        self._diffusion = objective.diffusion(config, facts.shape)
-        self.process: Process = self._diffusion.model(self.params).process
+        self._diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
+        self.process: Process = self._diffusion.model(self.params, 0).process
         self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(
-            lambda params, x_t, t: denoiser(self._diffusion.model(params), clip=config.sampler.clip)(x_t, t)[:2]
+            lambda params, x_t, t, labels: denoiser(self._diffusion.model(params, labels), clip=config.sampler.clip)(
+                x_t, t
+            )[:2]
         )
 
     def sampler(self, **choice) -> BatchedSampler:
         """What draws this run's images; `choice` is as for `build.with_sampler`: sampler='ddim', num_steps=50, eta=0.5."""
         config = build.with_sampler(self.config, **choice)
-        program = json.dumps(config.sampler.to_dict() | {"num_steps": None}, sort_keys=True)  # serves any grid
+        section = config.sampler  # of which one program serves all grids, labels and scales
+        anew = {"num_steps": None, "labels": None, "guidance_scale": section.guidance_scale == 1}
+        program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        return self._samplers[program].along(build.grid(config, self._diffusion))
+        grid = build.grid(config, self._diffusion)
+        return self._samplers[program].along(grid, tuple(section.labels), section.guidance_scale)
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -94,7 +99,8 @@ class Run:
             )
         times = build.grid(config, self._diffusion)
         sampler = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        return sampler.along(times[::-1] if rising else times).lead(self.params, x)
+        times = times[::-1] if rising else times
+        return sampler.along(times, tuple(config.sampler.labels), config.sampler.guidance_scale).lead(self.params, x)
 
     def evaluator(self) -> Evaluator:
         """What compares this run's images with real ones by `config.evaluation`."""
@@ -139,11 +145,12 @@ class Run:
         records.store(self.workdir, record)
         return record, arrays
 
-    def denoise(self, x_t: Data, t: Time) -> tuple[Data, Data]:
+    def denoise(self, x_t: Data, t: Time, labels: np.ndarray | int | None = None) -> tuple[Data, Data]:
         """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t, [batch] or one for all.
 
         Args:
           t: integers in 1..T where the process has a table, else reals in [t_min, T].
+          labels: classes, [batch] or one for all, of a model that is told them; None for none.
         Raises:
           InputError: images of another shape, or a time out of range.
         """
@@ -154,7 +161,7 @@ class Run:
         if (discrete and not np.issubdtype(t.dtype, np.integer)) or t.min() < t_min or t.max() > T:
             times = f"integers in 1..{T}" if discrete else f"in [{t_min:g}, {T:g}]"
             raise InputError(f"t = {t} must be {times}; at t = 0 there is no noise to take away.")
-        return self._denoise(self.params, x_t, t)
+        return self._denoise(self.params, x_t, t, labels)
 
 
 def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:

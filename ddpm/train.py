@@ -33,7 +33,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     images = build.dataset(config)
     facts = images.facts
     record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
-    diffusion = objective.diffusion(config, facts.shape)
+    diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
     history = objective.times_drawn(config, diffusion.process).history
     tx = build.gradient_transformation(config)
     _check_workdir(record, workdir, accept_changes)

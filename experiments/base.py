@@ -93,6 +93,10 @@ def get_config() -> ConfigDict:
                     remat=False,  # recompute activations in the backward pass: less memory, more time
                 ),
             ),
+            condition=dict(
+                labels=False,  # tell the network the class of each image
+                dropout=0.1,  # share of the examples whose class it is not told, for guidance; 0: it is always told
+            ),
             optimizer=dict(
                 name="adam",  # a function of optax
                 learning_rate=2e-4,
@@ -125,6 +129,8 @@ def get_config() -> ConfigDict:
                 num_steps=1000,  # at most T for a table
                 batch_size=64,  # images drawn at once, over all devices
                 clip=True,  # clip x0_hat to [-1, 1]
+                labels=(),  # classes asked for, in turn; (): drawn evenly
+                guidance_scale=1.0,  # of classifier-free guidance: 0 unconditional, 1 off, > 1 guided
                 percentile=0.0,  # of |x0_hat| of an image, such as 0.995: dynamic thresholding; 0 for none
                 ancestral=dict(variance="beta"),  # or posterior, optimal, or learned by losses hybrid and vlb
                 ddim=dict(eta=0.0),

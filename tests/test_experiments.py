@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ddpm import build, config, data, main, models, names, objective, sampling, train
 from ddpm.data.images import Dataset
+from ddpm.data.pipeline import Examples
 from ddpm.diffusion import continuous, losses, predictions, processes, schedules, timesteps, weights
 from ddpm.errors import InputError
 from ddpm.evaluation import features, likelihoods
@@ -22,12 +23,13 @@ from ddpm.training.state import init_state
 from experiments import base, objectives
 
 FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")]
-EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES)]
+EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional"]
 SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "objectives": (28, 28, 1), "imagenet64": (64, 64, 3)}
 PARAMETERS = {
     "linear_cifar": 35_746_307,
     "improved_cifar": 52_546_438,
     "imagenet64": 121_063_942,
+    "imagenet64:conditional": 273_049_350,
 }  # of the papers' code
 # Sections that name a choice, and where their names are found.
 PLACES = dict(
@@ -55,6 +57,10 @@ def shape_of(name):
     return SHAPES.get(name.partition(":")[0], (32, 32, 3))
 
 
+def classes_of(config):
+    return 1000 if config.condition.labels else 0
+
+
 def leaves(section, prefix=""):
     for key, value in section.items():
         yield from leaves(value, f"{prefix}{key}.") if isinstance(value, ConfigDict) else [(prefix + key, value)]
@@ -78,12 +84,13 @@ def test_an_experiment_opens_with_paper_and_command(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds_and_its_network_fits_its_data(name):
     c = get(name)
-    diffusion = objective.diffusion(c, shape_of(name))
+    diffusion = objective.diffusion(c, shape_of(name), classes_of(c))
     tx = build.gradient_transformation(c)
     history = objective.times_drawn(c, diffusion.process).history
     state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), objective.init_key(c))
     step = build.train_step(c, diffusion, tx)
-    batch = jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8")
+    labels = jax.ShapeDtypeStruct((c.training.batch_size,), "int32") if c.condition.labels else None
+    batch = Examples(jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8"), labels)
     new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
     build.batched_sampler(c, diffusion, shape_of(name), sharding.data_mesh())
@@ -95,10 +102,10 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     c, shape = get(name), (8, 8, shape_of(name)[2])  # small, and so in seconds
     c.training.batch_size = 8
     c.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
-    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8))
+    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8), labels=np.arange(16) % 3)
     mesh = sharding.data_mesh(jax.devices()[:1])
     feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    diffusion, tx = objective.diffusion(c, shape), build.gradient_transformation(c)
+    diffusion, tx = objective.diffusion(c, shape, classes_of(c)), build.gradient_transformation(c)
     history = objective.times_drawn(c, diffusion.process).history
     state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
         objective.init_key(c)
@@ -116,7 +123,7 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_networks_of_papers_have_their_number_of_parameters(name):
-    diffusion = objective.diffusion(get(name), shape_of(name))
+    diffusion = objective.diffusion(get(name), shape_of(name), classes_of(get(name)))
     params = jax.eval_shape(diffusion.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[name]
 

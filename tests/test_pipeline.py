@@ -112,7 +112,7 @@ def make_feed(dataset=NUMBERED, *, seed=0, batch_size=8, flip=False, resident=Tr
 def draw(made, first, count):
     """Batches first, first + 1, ... as a training loop draws them."""
     given, compiled = made.start(first), jax.jit(made.draw)
-    return [compiled(next(given), jnp.int32(n)) for n in range(first, first + count)]
+    return [compiled(next(given), jnp.int32(n)).pixels for n in range(first, first + count)]
 
 
 def numbers(batches, known=BY_PIXELS):
@@ -151,7 +151,7 @@ def test_a_feed_goes_on_where_it_stopped(resident):
 
 
 def test_a_negative_seed_streams_too():
-    batches = [next(grain_batches(NUMBERED, seed, 8, 0)) for seed in (-1, 2**32 - 1, 0)]
+    batches = [next(grain_batches(NUMBERED, seed, 8, 0)).pixels for seed in (-1, 2**32 - 1, 0)]
     assert numbers(batches[:1]) == numbers(batches[1:2]) != numbers(batches[2:])
 
 
@@ -177,7 +177,7 @@ def test_another_seed_mirrors_others():
 def test_batches_are_split_over_all_devices(resident):
     made = make_feed(resident=resident, flip=True)
     given = next(made.start(0))
-    assert {shard.data.shape[0] for shard in given.addressable_shards} == {COUNT if resident else 1}
+    assert {shard.data.shape[0] for shard in given.pixels.addressable_shards} == {COUNT if resident else 1}
     (batch,) = draw(made, 0, 1)
     assert batch.dtype == np.uint8 and batch.shape == (8, 4, 4, 3)
     shards = sorted(batch.addressable_shards, key=lambda shard: shard.index[0].start)

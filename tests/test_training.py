@@ -9,6 +9,7 @@ import pytest
 
 from ddpm import build
 from ddpm.data.images import Dataset
+from ddpm.data.pipeline import Examples
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion import losses, predictions, schedules, timesteps, weights
 from ddpm.diffusion.model import Model
@@ -43,7 +44,7 @@ def make(tx=None, network=linear_network, decay=0.9, warmup=False, **options):
 
 
 def model_of(network):
-    def model(params, *, train, key):
+    def model(params, labels, *, train, key):
         apply = lambda x, condition: network(params, x, condition, train=train, key=key)  # noqa: E731
         return Model(VP_COSINE, predictions.eps(), apply)
 
@@ -72,14 +73,14 @@ def test_the_exact_denoiser_of_a_point_has_no_loss():
         return (x_t - jnp.sqrt(a) * x_0) / jnp.sqrt(s) + params["b"]
 
     state, step = make(network=exact)
-    _, metrics = step(state, point, KEY)
+    _, metrics = step(state, Examples(point), KEY)
     assert metrics["loss"] < 1e-4
 
 
 def test_the_zero_network_has_the_loss_of_unit_noise():
     state, step = make()
     state.params["a"] = jnp.array(0.0)
-    _, metrics = jax.jit(step)(state, pixels(2000), KEY)
+    _, metrics = jax.jit(step)(state, Examples(pixels(2000)), KEY)
     assert metrics["loss"] == pytest.approx(1, abs=0.02)
 
 
@@ -88,11 +89,13 @@ def test_the_step_follows_the_gradient_of_its_loss():
 
     def loss(a):
         return float(
-            step(state.__class__(**vars(state) | {"params": {"a": a, "b": jnp.array(0.0)}}), pixels(), KEY)[1]["loss"]
+            step(state.__class__(**vars(state) | {"params": {"a": a, "b": jnp.array(0.0)}}), Examples(pixels()), KEY)[
+                1
+            ]["loss"]
         )
 
     slope = (loss(jnp.array(0.51)) - loss(jnp.array(0.49))) / 0.02  # the loss is quadratic in a: exact
-    new, metrics = step(state, pixels(), KEY)
+    new, metrics = step(state, Examples(pixels()), KEY)
     assert float(new.params["a"]) == pytest.approx(0.5 - 0.1 * slope, rel=1e-3)
     assert float(metrics["grad_norm"]) >= abs(slope) * 0.999
 
@@ -102,7 +105,7 @@ def test_ema_is_the_closed_form(warmup):
     state, step = make(tx=optax.sgd(0.5), warmup=warmup)
     seen, step = [state.params["a"]], jax.jit(step)
     for n in range(5):
-        state, _ = step(state, pixels(), jax.random.fold_in(KEY, n))
+        state, _ = step(state, Examples(pixels()), jax.random.fold_in(KEY, n))
         seen.append(state.params["a"])
     decays = [min(0.9, (1 + n) / (10 + n)) if warmup else 0.9 for n in range(5)]
     weights = [np.prod(decays)] + [(1 - decays[n]) * np.prod(decays[n + 1 :]) for n in range(5)]
@@ -125,14 +128,14 @@ def test_what_is_not_finite_changes_nothing_and_is_counted(what, accumulate):
     method = functools.partial(optax.adam, eps=0.0) if what == "update" else optax.adam
     tx = optimizer(method, learning_rate=1e-3, warmup_steps=0, clip_norm=1.0, accumulate=accumulate)
     state, step = make(tx, network=poisoned, accumulate=accumulate)
-    new, metrics = jax.jit(step)(state, pixels(), KEY)
+    new, metrics = jax.jit(step)(state, Examples(pixels()), KEY)
     assert not metrics["finite"] and new.skipped == 1 and new.batch == 1
     for before, after in zip(jax.tree.leaves(vars(state)), jax.tree.leaves(vars(new)), strict=True):
         if before.dtype == jnp.float32:
             np.testing.assert_array_equal(before, after)
-    new, _ = jax.jit(step)(new, pixels(), KEY)
+    new, _ = jax.jit(step)(new, Examples(pixels()), KEY)
     assert new.skipped == 2
-    healthy, _ = jax.jit(make(tx, accumulate=accumulate)[1])(new, pixels(), KEY)
+    healthy, _ = jax.jit(make(tx, accumulate=accumulate)[1])(new, Examples(pixels()), KEY)
     assert healthy.skipped == 0
 
 
@@ -140,7 +143,10 @@ def test_accumulation_is_the_mean_gradient_of_its_batches():
     tx = optimizer(optax.sgd, learning_rate=0.1, warmup_steps=0, clip_norm=1e9, accumulate=2)
     state, step = make(tx, accumulate=2)
     single, single_step = make(optax.sgd(0.1))
-    halves = [(pixels()[:8], jax.random.fold_in(KEY, 0)), (pixels()[8:], jax.random.fold_in(KEY, 1))]
+    halves = [
+        (Examples(pixels()[:8]), jax.random.fold_in(KEY, 0)),
+        (Examples(pixels()[8:]), jax.random.fold_in(KEY, 1)),
+    ]
     steps = [single_step(single, *half)[0].params["a"] - 0.5 for half in halves]
     state, _ = step(state, *halves[0])
     assert state.params["a"] == 0.5 and state.ema_params["a"] == 0.5
@@ -183,10 +189,12 @@ def test_the_loss_by_quarter_is_that_of_its_times():
 
 def test_pmap_gives_the_numbers_of_jit():
     state, step = make(optax.sgd(0.1))
-    plain, metrics = jax.jit(step)(state, pixels(), KEY)
+    plain, metrics = jax.jit(step)(state, Examples(pixels()), KEY)
     _, per_device = make(optax.sgd(0.1), axis_name="data")
     shards = pixels().reshape(8, 2, 4, 4, 1)
-    mapped, mapped_metrics = jax.pmap(per_device, axis_name="data", in_axes=(None, 0, None))(state, shards, KEY)
+    mapped, mapped_metrics = jax.pmap(per_device, axis_name="data", in_axes=(None, 0, None))(
+        state, Examples(shards), KEY
+    )
     close(jax.tree.map(lambda leaf: leaf[0], (vars(mapped), mapped_metrics)), (vars(plain), metrics), 1e-6)
 
 
@@ -195,7 +203,7 @@ def test_one_and_eight_devices_agree():
     mesh = sharding.data_mesh()
     assert mesh.size == 8
     on_eight = jax.jit(step, in_shardings=(sharding.replicated(mesh), sharding.split(mesh), None))
-    close(*[(vars(s), m) for s, m in (f(state, pixels(), KEY) for f in (jax.jit(step), on_eight))], 1e-6)
+    close(*[(vars(s), m) for s, m in (f(state, Examples(pixels()), KEY) for f in (jax.jit(step), on_eight))], 1e-6)
 
 
 def run_feed(dataset, **options):

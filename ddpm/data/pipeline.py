@@ -15,18 +15,25 @@ from ddpm.rng import per_index, stream
 from ddpm.shapes import Key, Pixels
 
 
+class Examples(NamedTuple):
+    """Some images and, for a model that is told them, their classes: integers from 0 [batch]."""
+
+    pixels: Pixels | np.ndarray
+    labels: Int[Array, "batch"] | np.ndarray | None = None
+
+
 class Feed(NamedTuple):
     """Batches for a training loop.
 
     start: batch number -> iterator of what the compiled step is given.
-    given: its shape, dtype and sharding.
-    draw: (given, batch number) -> uint8 batch; called inside the compiled step.
+    given: shapes, dtypes and shardings of that.
+    draw: (given, batch number) -> Examples; called inside the compiled step.
     resident: whether the step is given the whole data set each time, so that several steps fit one dispatch.
     """
 
-    start: Callable[[int], Iterator[jax.Array]]
-    given: jax.ShapeDtypeStruct
-    draw: Callable[[jax.Array, jax.Array], jax.Array]
+    start: Callable[[int], Iterator[Examples]]
+    given: Examples
+    draw: Callable[[Examples, jax.Array], Examples]
     resident: bool
 
 
@@ -37,6 +44,7 @@ def feed(
     batch_size: int,
     flip: bool,
     resident_bytes: int,
+    labelled: bool = False,
     split: jax.sharding.Sharding,
     replicated: jax.sharding.Sharding,
 ) -> Feed:
@@ -46,24 +54,27 @@ def feed(
       batch_size: images a batch, over all devices.
       flip: mirror each image left to right with probability 1/2.
       resident_bytes: a set of at most so many bytes lives on the devices; a larger one streams through grain.
+      labelled: give the classes of the images too, which the set must know.
     """
     if dataset.nbytes <= resident_bytes:
-        images = jax.device_put(in_memory(dataset), replicated)
-        shape, placement = images.shape, replicated
+        labels = np.array([int(label) for label in dataset.labels], np.int32) if labelled else None
+        examples = jax.device_put(Examples(in_memory(dataset), labels), replicated)
+        count, placement = len(dataset.images), replicated
         order_key = stream(seed, "data")
 
         def start(n):
             while True:
-                yield images
+                yield examples
 
         def draw(given, n):
-            return given[shuffled_indices(order_key, n, batch_size, len(dataset.images))]
+            chosen = shuffled_indices(order_key, n, batch_size, count)
+            return jax.tree.map(lambda rows: rows[chosen], given)
     else:
-        shape, placement = (batch_size, *dataset.facts.shape), split
+        count, placement = batch_size, split
 
         def start(n):
-            for batch in grain_batches(dataset, seed, batch_size, n):
-                yield jax.make_array_from_process_local_data(split, batch)
+            for batch in grain_batches(dataset, seed, batch_size, n, labelled):
+                yield jax.tree.map(lambda rows: jax.make_array_from_process_local_data(split, rows), batch)
 
         def draw(given, n):
             return given
@@ -72,9 +83,12 @@ def feed(
 
     def draw_and_flip(given, n):
         batch = jax.lax.with_sharding_constraint(draw(given, n), split)
-        return mirrored(batch, jax.random.fold_in(flip_key, n)) if flip else batch
+        return batch._replace(pixels=mirrored(batch.pixels, jax.random.fold_in(flip_key, n))) if flip else batch
 
-    given = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=placement)
+    def described(shape, dtype):
+        return jax.ShapeDtypeStruct((count, *shape), dtype, sharding=placement)
+
+    given = Examples(described(dataset.facts.shape, jnp.uint8), described((), jnp.int32) if labelled else None)
     return Feed(start, given, draw_and_flip, dataset.nbytes <= resident_bytes)
 
 
@@ -112,12 +126,27 @@ def permuted(key: Key, i: UInt32[Array, ""], count: int) -> UInt32[Array, ""]:
     return jax.lax.while_loop(lambda x: x >= count, network, network(i))
 
 
-def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int) -> Iterator[np.ndarray]:
+class _Source:
+    """Examples one by one, as grain reads them."""
+
+    def __init__(self, dataset: Dataset, labelled: bool):
+        self._dataset, self._labelled = dataset, labelled
+
+    def __len__(self) -> int:
+        return len(self._dataset.images)
+
+    def __getitem__(self, i: int) -> Examples:
+        return Examples(self._dataset.images[i], np.int32(self._dataset.labels[i]) if self._labelled else None)
+
+
+def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int, labelled: bool = False) -> Iterator[Examples]:
     """Batches n, n + 1, ... read by grain's threads; its shuffle is random access, so there is no state to save."""
     import grain  # a second
 
     # Seeds count modulo 2^32, as in jax.random.key; grain would refuse negative ones.
-    batches = grain.MapDataset.source(dataset.images).seed(seed % 2**32).shuffle().repeat().batch(batch_size)
+    batches = (
+        grain.MapDataset.source(_Source(dataset, labelled)).seed(seed % 2**32).shuffle().repeat().batch(batch_size)
+    )
     ahead = grain.ReadOptions(num_threads=16, prefetch_buffer_size=16)  # in batches; grain's 500 would fill the memory
     return iter(batches[n:].to_iter_dataset(ahead))
 

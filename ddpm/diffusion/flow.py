@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ddpm.diffusion.model import Estimate
 from ddpm.diffusion.process import Process
-from ddpm.shapes import Data, PerTime, Time
+from ddpm.shapes import Data, PerTime, Time, over
 
 FIRST_STEP = 0.01  # of tau, so a hundredth of sigma
 
@@ -34,7 +34,8 @@ def scale(process: Process, t: Time) -> PerTime:
 
 
 def rate(process: Process, denoise: Callable[[Data, Time], Estimate], at: PerTime, u: Data) -> Data:
-    """du / dtau = sin(phi) (cos(phi) eps_hat - sin(phi) x0_hat), at a tau of the process."""
+    """du / dtau = sin(phi) (cos(phi) eps_hat - sin(phi) x0_hat), at a tau of the process, one for all or one per example."""
     t = process.time(2 * jnp.log(jnp.sinh(-at)))
-    estimate = denoise(scale(process, t) * u, t)
-    return (-jnp.tanh(at) * estimate.eps - estimate.x0 / jnp.cosh(at)) / jnp.cosh(at)
+    estimate = denoise(over(scale(process, t), u) * u, t)
+    sin, cos = over(1 / jnp.cosh(at), u), over(-jnp.tanh(at), u)
+    return sin * (cos * estimate.eps - sin * estimate.x0)

@@ -28,12 +28,13 @@ def is_likelihood(metric: str) -> bool:
 def rows_of(
     likelihood: Callable[..., dict[str, jax.Array]],
     options: dict,
-    model: Callable[[Any], Model],
+    model: Callable[..., Model],
     params: Any,
     source: Source,
     *,
     seed: int,
     batch_size: int,
+    labelled: bool = False,
     about: dict,
     cache: pathlib.Path | None,
     progress: Callable[[str], None] = lambda line: None,
@@ -43,7 +44,8 @@ def rows_of(
     Args:
       likelihood: one of likelihoods.py.
       options: of it.
-      model: params -> Model.
+      model: (params, labels) -> Model.
+      labelled: tell the model the classes of the images.
       about: what names the model in the cache, as JSON.
     Raises:
       InputError: an option out of range, or images whose likelihood is not finite.
@@ -52,18 +54,20 @@ def rows_of(
     size = -(-batch_size // mesh.size) * mesh.size
     split, replicated = sharding.split(mesh), sharding.replicated(mesh)
 
-    @functools.partial(jax.jit, in_shardings=(replicated, split, split), out_shardings=replicated)
-    def compute(params, pixels, indices):
+    @functools.partial(jax.jit, in_shardings=(replicated, split, split, split), out_shardings=replicated)
+    def compute(params, pixels, indices, labels):
         keys = per_index(stream(seed, name), indices)
-        return likelihood(model(params), pixels, keys, **options)
+        return likelihood(model(params, labels), pixels, keys, **options)
 
     key = digest({"model": about, "likelihood": name, "options": options, "seed": seed, "source": source.key})
     chunks = Chunks(cache / key if cache else None)
     done = chunks.rows(source.num)
+    known = np.concatenate([source.labels(), np.zeros(size, np.int32)]) if labelled else None
     for images in _batches(source, done, size):
         padded = np.concatenate([images, np.repeat(images[:1], size - len(images), axis=0)])
         indices = jnp.arange(done, done + size, dtype=jnp.uint32)
-        rows = jax.device_get(compute(params, jax.device_put(padded, split), jax.device_put(indices, split)))
+        labels = known[done : done + size] if labelled else None
+        rows = jax.device_get(compute(params, *jax.device_put((padded, indices, labels), split)))
         chunks.append({key: np.asarray(values)[: len(images)] for key, values in rows.items()})
         done += len(images)
         mean = np.concatenate(list(chunks.read(name, 0, done))).mean()

@@ -25,6 +25,7 @@ class Source:
     num, shape: their number, and (height, width, channels).
     read: first index -> batches from there to the last, uint8 [b, height, width, channels].
     pick: indices -> these images, for pictures.
+    labels: the class of each image; None where it is not known.
     known_afterwards: what more is known of them once all are read.
     """
 
@@ -33,6 +34,7 @@ class Source:
     shape: tuple[int, int, int]
     read: Callable[[int], Iterator[np.ndarray]]
     pick: Callable[[Sequence[int]], np.ndarray]
+    labels: Callable[[], np.ndarray] | None = None
     known_afterwards: Callable[[], dict] = dict
 
     @property
@@ -75,7 +77,11 @@ def of_dataset(dataset: Dataset, name: str, num: int | None = None) -> Source:
 
     about = {"kind": "data set", "name": name, "num": len(chosen), "of": facts.count, "sha256": dataset.sha256}
     about["shape"] = [*facts.shape]
-    return Source(about, len(chosen), facts.shape, read, pick)
+
+    def labels():
+        return np.array([int(dataset.labels[int(i)]) for i in chosen], np.int32)
+
+    return Source(about, len(chosen), facts.shape, read, pick, None if dataset.labels is None else labels)
 
 
 def of_samples(
@@ -102,7 +108,8 @@ def of_samples(
             broken += int((~batch.finite).sum())
             if broken:  # all are counted, none is kept
                 continue
-            chunks.append({"images": batch.images, "nfe": batch.nfe})
+            told = {} if batch.labels is None else {"labels": batch.labels}
+            chunks.append({"images": batch.images, "nfe": batch.nfe} | told)
             stored += len(batch.images)
             if stored > first:
                 yield batch.images[max(first - stored, -len(batch.images)) :]
@@ -121,7 +128,7 @@ def of_samples(
         return {"nfe": int(nfe) if nfe == int(nfe) else round(float(nfe), 1)}
 
     about = {"kind": "run", **about, "num": num, "shape": [*shape]}
-    return Source(about, num, shape, read, pick, known_afterwards)
+    return Source(about, num, shape, read, pick, known_afterwards=known_afterwards)
 
 
 def params_digest(params: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array, Int, Real
 
 from ddpm.errors import InputError, check_at_least, unknown_name
 from ddpm.models.layers import (
@@ -22,6 +22,7 @@ from ddpm.models.layers import (
 )
 from ddpm.shapes import Images
 
+LABEL_INIT = nn.initializers.normal(1.0)  # PyTorch's, as in the code of improved DDPM
 DTYPES = ("float32", "bfloat16")
 
 
@@ -37,6 +38,7 @@ class UNet(nn.Module):
       num_heads: attention heads.
       dropout: rate inside the residual blocks, in [0, 1).
       scale_shift: adaptive group norm instead of adding the time embedding.
+      num_labels: rows of the embedding of class labels, which is added to that of the time; 0 for a model without classes.
       fourier: exponents n of features sin(2 pi 2^n x), cos(2 pi 2^n x) that x is joined by, for a likelihood that sees
         the last bits of the data; VDM uses (6, 7).
       dtype: of activations, 'float32' or 'bfloat16'; parameters, norms and softmax stay float32.
@@ -45,7 +47,7 @@ class UNet(nn.Module):
       InputError: an argument out of its range, an image whose size the levels do not divide, or an attention
         resolution that no level has.
 
-    Ho et al. 2020, appendix B; Kingma et al. 2021 (VDM), appendix C (fourier).
+    Ho et al. 2020, appendix B; Kingma et al. 2021 (VDM), appendix C (fourier); Nichol and Dhariwal 2021 (labels).
     """
 
     out_channels: int
@@ -56,12 +58,15 @@ class UNet(nn.Module):
     num_heads: int = 1
     dropout: float = 0.1
     scale_shift: bool = False
+    num_labels: int = 0
     fourier: Sequence[int] = ()
     dtype: str = "float32"
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: Images, t: Real[Array, "batch"], *, train: bool = False) -> Features:
+    def __call__(
+        self, x: Images, t: Real[Array, "batch"], labels: Int[Array, "batch"] | None = None, *, train: bool = False
+    ) -> Features:
         self._check(x.shape[1], x.shape[2])
         dtype = jnp.dtype(self.dtype)
         residual, attention = ResidualBlock, SelfAttention
@@ -79,6 +84,9 @@ class UNet(nn.Module):
             return nn.Dense(4 * self.channels, kernel_init=DEFAULT_INIT, dtype=dtype, name=name)
 
         time = dense("time_2")(nn.silu(dense("time_1")(sinusoidal(t, self.channels))))
+        if self.num_labels:
+            embed = nn.Embed(self.num_labels, 4 * self.channels, embedding_init=LABEL_INIT, dtype=dtype, name="label")
+            time += embed(labels)
 
         waves = [wave(2 * jnp.pi * 2.0**n * x) for n in self.fourier for wave in (jnp.sin, jnp.cos)]
         h = conv(self.channels, dtype=dtype, name="conv_in")(jnp.concatenate([x, *waves], axis=-1))

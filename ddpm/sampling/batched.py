@@ -1,9 +1,10 @@
 """Any number of images from one compiled program of a fixed batch size."""
 
 import copy
+import functools
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +17,10 @@ from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Noiseless, Process
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import per_index, stream
-from ddpm.sampling.denoise import denoiser
+from ddpm.sampling.denoise import Told, denoiser
 from ddpm.sampling.driver import Sampler, generate, solve
 from ddpm.sampling.eps_power import interpolated
+from ddpm.sampling.guidance import Guided, with_null
 
 SHORTEST = 64  # times of a filled-up grid
 
@@ -29,11 +31,13 @@ class Batch(NamedTuple):
     images: uint8 [b, height, width, channels].
     finite: whether each is; those that are not are black where they are not.
     nfe: network evaluations of each.
+    labels: the class each was asked for, of a model with classes.
     """
 
     images: np.ndarray
     finite: np.ndarray
     nfe: np.ndarray
+    labels: np.ndarray | None = None
 
 
 class BatchedSampler:
@@ -44,21 +48,25 @@ class BatchedSampler:
     half of it is tried.
 
     Args:
-      model: params -> Model.
+      model: (params, labels) -> Model.
       algorithm: (Process, eps_power) -> Sampler.
       times: the grid, as of grids.py.
       shape: (height, width, channels).
       clip, percentile: as for `denoiser`.
       batch_size: images a batch, over all devices; rounded up to a multiple of their number.
       replicated, split: shardings of the parameters and of a batch.
+      classes: how many the model tells apart; 0 if it is told none.
+      null_label: its label of no class.
+      labels: the classes asked for, image i the one at i modulo their number; drawn evenly by the seed if there are none.
+      guidance_scale: of classifier-free guidance; 1 for none, at half the network evaluations.
       eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
     Raises:
-      InputError: batch_size < 1.
+      InputError: batch_size < 1, labels out of range, or guidance of a model without a null label.
     """
 
     def __init__(
         self,
-        model: Callable[[Any], Model],
+        model: Callable[..., Model],
         algorithm: Callable[[Process, Any], Sampler],
         times: np.ndarray,
         shape: tuple[int, int, int],
@@ -68,51 +76,67 @@ class BatchedSampler:
         batch_size: int,
         replicated: jax.sharding.Sharding,
         split: jax.sharding.Sharding,
+        classes: int = 0,
+        null_label: int | None = None,
+        labels: Sequence[int] = (),
+        guidance_scale: float | int = 1,
         eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
+        _check_labels(labels, guidance_scale, classes, null_label)
+        self._classes, self._labels, self._guidance_scale = classes, labels, guidance_scale
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
 
-        def prepared(params, times, found):
-            bound = model(params)
-            sampler = algorithm(Noiseless(bound.process), None if found is None else interpolated(times, found))
-            return bound, sampler, denoiser(bound, clip=clip, percentile=percentile)
+        def denoiser_told(params, scale, labels):
+            if guidance_scale == 1:
+                bound = model(params, labels)
+            else:
+                bound = Guided(model(params, with_null(labels, null_label)), scale)
+            return denoiser(bound, clip=clip, percentile=percentile)
 
-        def drawn(params, key, indices, times, num_steps, found, keep_path):
-            bound, sampler, denoise = prepared(params, times, found)
-            keys, prior = per_index(key, indices), bound.process.prior_scale
-            return generate(
-                sampler, denoise, times, keys, shape, prior_scale=prior, num_steps=num_steps, keep_path=keep_path
-            )
+        def prepared(params, labels, times, found, scale):
+            process = model(params, labels).process
+            sampler = algorithm(Noiseless(process), None if found is None else interpolated(times, found))
+            return process, sampler, Told(functools.partial(denoiser_told, params, scale), labels)
+
+        def drawn(params, key, indices, labels, times, num_steps, found, scale, keep_path):
+            process, sampler, denoise = prepared(params, labels, times, found, scale)
+            prior, options = process.prior_scale, dict(num_steps=num_steps, keep_path=keep_path)
+            return generate(sampler, denoise, times, per_index(key, indices), shape, prior_scale=prior, **options)
 
         def images(*given):
             run = drawn(*given, keep_path=False)
-            return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), run.nfe)
+            nfe = run.nfe if guidance_scale == 1 else 2 * run.nfe
+            return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), nfe, given[3])
 
-        def led(params, x, times, num_steps, found):
-            _, sampler, denoise = prepared(params, times, found)
+        def led(params, x, labels, times, num_steps, found, scale):
+            _, sampler, denoise = prepared(params, labels, times, found, scale)
             return solve(
                 sampler, denoise, x, times, per_index(stream(0, "led"), jnp.arange(len(x))), num_steps=num_steps
             ).x
 
         whole = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
-        given = (replicated, replicated, split, replicated, replicated, replicated)
+        given = (replicated, replicated, split, split, *[replicated] * 4)
         self._jitted = {
             "images": jax.jit(images, in_shardings=given, out_shardings=split),
             "path": jax.jit(
                 lambda *given: to_pixels(drawn(*given, keep_path=True).path), in_shardings=given, out_shardings=whole
             ),
-            "led": jax.jit(led, in_shardings=(replicated, split, *given[3:]), out_shardings=split),
+            "led": jax.jit(led, in_shardings=(replicated, *given[2:]), out_shardings=split),
         }
 
-    def along(self, times: np.ndarray) -> "BatchedSampler":
-        """The same on another grid, with the same compiled programs."""
+    def along(self, times: np.ndarray, labels: Sequence[int] = (), guidance_scale: float | int = 1) -> "BatchedSampler":
+        """The same on another grid, of other labels or with another scale, with the same compiled programs."""
+        if (guidance_scale == 1) != (self._guidance_scale == 1):
+            raise InputError("guidance takes another program than none: make another sampler.")
+        _check_labels(labels, guidance_scale, self._classes, 0)
         other = copy.copy(self)
         other._times, other._known = times, {}
+        other._labels, other._guidance_scale = labels, guidance_scale
         return other
 
     def __call__(
@@ -148,7 +172,7 @@ class BatchedSampler:
                 )
                 self._batch_size = smaller
                 continue
-            yield Batch(*(rows[: num - first] for rows in batch))
+            yield Batch(*(rows if rows is None else rows[: num - first] for rows in batch))
             first += len(batch.images)
 
     def path(self, params: Any, num: int, *, seed: int) -> np.ndarray:
@@ -170,22 +194,29 @@ class BatchedSampler:
         """Where the grid leads x [num, height, width, channels], real: with a rising grid encoding, with a falling one decoding."""
         padded = np.zeros((-(-len(x) // self._devices) * self._devices, *self._shape), x.dtype)
         padded[: len(x)] = x
-        return jax.device_get(self._jitted["led"](params, padded, *self._steps(params)))[: len(x)]
+        labels = self._labels_of(0, np.arange(len(padded)))
+        return jax.device_get(self._jitted["led"](params, padded, labels, *self._steps(params)))[: len(x)]
 
     def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
-        steps = self._steps(params)
+        given = stream(seed, "sample"), indices, self._labels_of(seed, indices), *self._steps(params)
         try:
-            return jax.device_get(
-                self._program(params, size, kind, steps)(params, stream(seed, "sample"), indices, *steps)
-            )
+            return jax.device_get(self._program(params, kind, given)(params, *given))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise OutOfMemory(str(error).splitlines()[0]) from error
 
+    def _labels_of(self, seed, indices):
+        if not self._classes:
+            return None
+        if len(self._labels):
+            return np.asarray(self._labels, np.int32)[indices % len(self._labels)]
+        keys = per_index(stream(seed, "label"), jnp.asarray(indices))
+        return np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, self._classes))(keys), np.int32)
+
     def _steps(self, params):
-        """The grid, filled up to a power of two, its number of steps, and the eps_power of these parameters on it."""
+        """The grid, filled up to a power of two, its number of steps, the eps_power of these parameters on it, the scale."""
         length = max(SHORTEST, 2 ** math.ceil(math.log2(len(self._times))))
         times = np.pad(self._times, (0, length - len(self._times)), mode="edge")
         times = times.astype(jax.dtypes.canonicalize_dtype(times.dtype))
@@ -195,20 +226,33 @@ class BatchedSampler:
                 id(params): (params, np.pad(values, (0, length - len(values)), mode="edge"))
             }  # keeps the id alive
         found = self._known[id(params)][1] if self._eps_power else None
-        return times, np.int32(len(self._times) - 1), found
+        return times, np.int32(len(self._times) - 1), found, np.float32(self._guidance_scale)
 
-    def _program(self, params, size, kind, steps):
-        known = (size, kind, len(steps[0]), steps[0].dtype)
+    def _program(self, params, kind, given):
+        known = (kind, *(leaf for row in jax.tree.leaves(given) for leaf in (row.shape, row.dtype)))
         if known not in self._compiled:
-            key = jax.eval_shape(lambda: jax.random.key(0))
-            indices = jax.ShapeDtypeStruct((size,), jnp.uint32)
-            program = self._jitted[kind].lower(params, key, indices, *steps).compile()
+            program = self._jitted[kind].lower(params, *given).compile()
             analysis = program.memory_analysis()
             need, free = analysis.temp_size_in_bytes + analysis.output_size_in_bytes, free_bytes(jax.local_devices()[0])
             if need > free:
                 raise OutOfMemory(f"{need / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
             self._compiled[known] = program
         return self._compiled[known]
+
+
+def _check_labels(labels: Sequence[int], guidance_scale: float | int, classes: int, null_label: int | None) -> None:
+    if not classes and (len(labels) or guidance_scale != 1):
+        raise InputError(
+            "sampler.labels and sampler.guidance_scale are for a model that is told classes: train it with condition.labels=True."
+        )
+    for label in labels:
+        if not 0 <= label < classes:
+            raise InputError(f"label {label} is none of the {classes} classes 0..{classes - 1} of the data.")
+    if guidance_scale != 1 and null_label is None:
+        raise InputError(
+            f"guidance_scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
+            "with condition.dropout=0.1, or sample with guidance_scale=1."
+        )
 
 
 def warn_of_broken(broken: int, num: int) -> None:

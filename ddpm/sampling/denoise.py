@@ -1,18 +1,34 @@
 """What a sampler sees of a model: (x_t, t) -> Estimate."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.prediction import eps_from_x0
 from ddpm.errors import InputError
+from ddpm.sampling.guidance import Guided
 from ddpm.shapes import Data, Time, over
 
 Denoiser = Callable[[Data, Time], Estimate]
 
 
-def denoiser(model: Model, *, clip: bool, percentile: float | int = 0) -> Denoiser:
+class Told(NamedTuple):
+    """A denoiser that is told something of each sample, such as its class.
+
+    of: what samples are told -> their denoiser.
+    given: that, for each of the samples: any tree of arrays [batch, ...].
+    """
+
+    of: Callable[[Any], Denoiser]
+    given: Any
+
+    def __call__(self, x_t: Data, t: Time) -> Estimate:
+        return self.of(self.given)(x_t, t)
+
+
+def denoiser(model: Model | Guided, *, clip: bool, percentile: float | int = 0) -> Denoiser:
     """The model; with `clip`, its x0_hat is clipped to [-1, 1], where the data are, and eps_hat derived anew from that.
 
     With a percentile p of dynamic thresholding, x0_hat is clipped to [-c, c] and divided by c = max(1, the fraction p of

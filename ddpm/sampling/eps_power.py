@@ -1,12 +1,14 @@
 """What ancestral sampling with the optimal variance has to know of the data: how much of the noise a model sees in them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
+from ddpm.data.images import Dataset
+from ddpm.data.pipeline import Examples
 from ddpm.data.pixels import to_images
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import diffuse
@@ -35,6 +37,8 @@ def interpolated(times: Real[Array, "steps"], values: Float[Array, "steps"]) -> 
     return lambda t: jnp.interp(t, times[::-1].astype(values.dtype), values[::-1])
 
 
-def some_images(images: Sequence | np.ndarray, num: int = 128) -> np.ndarray:
-    """`num` images, evenly over the set."""
-    return np.stack([images[int(i)] for i in np.linspace(0, len(images) - 1, min(num, len(images))).round()])
+def some_examples(dataset: Dataset, *, labelled: bool, num: int = 128) -> Examples:
+    """`num` images, evenly over the set, with their classes if they are wanted."""
+    chosen = np.linspace(0, len(dataset.images) - 1, min(num, len(dataset.images))).round().astype(int).tolist()
+    labels = np.array([int(dataset.labels[i]) for i in chosen], np.int32) if labelled else None
+    return Examples(np.stack([dataset.images[i] for i in chosen]), labels)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from ddpm.diffusion import flow
 from ddpm.diffusion.process import Process
 from ddpm.errors import check_inside
+from ddpm.sampling.denoise import Told
 from ddpm.sampling.driver import Sampler, Step
 
 
@@ -29,19 +30,23 @@ def ode(process: Process, *, rtol: float | int = 1e-5, atol: float | int = 1e-5,
 def _step(process, rtol, atol, max_steps, denoise, x_t, t, s, keys, carry=()):
     import diffrax
 
+    of, given = denoise if isinstance(denoise, Told) else (lambda _: denoise, ())
     real = jnp.result_type(float)
     t, s = jnp.asarray(t, real), jnp.asarray(s, real)
     end = jnp.maximum(s, process.t_min)
 
     first, last = flow.tau(process, t), flow.tau(process, end)
 
-    def rate(tau, u, _):
-        inside = jnp.clip(tau, jnp.minimum(first, last), jnp.maximum(first, last))
-        return flow.rate(process, denoise, inside, u[None])[0]
+    def inside(tau):
+        return jnp.clip(tau, jnp.minimum(first, last), jnp.maximum(first, last))
 
     solver = diffrax.Tsit5()
 
-    def solve(u):
+    def solve(u, given):
+        def rate(tau, u, _):
+            each = jax.tree.map(lambda leaf: leaf[None], given)
+            return flow.rate(process, of(each), inside(tau), u[None])[0]
+
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(rate), solver, first, last, jnp.sign(last - first) * flow.FIRST_STEP, u,
             stepsize_controller=diffrax.PIDController(rtol, atol), max_steps=max_steps, throw=False,
@@ -51,7 +56,7 @@ def _step(process, rtol, atol, max_steps, denoise, x_t, t, s, keys, carry=()):
         nfe = solution.stats["num_steps"] * (solver.tableau.num_stages - 1) + 1
         return jnp.where(done, solution.ys[-1], jnp.nan), nfe
 
-    u, nfe = jax.vmap(solve)(x_t / flow.scale(process, t))
+    u, nfe = jax.vmap(solve)(x_t / flow.scale(process, t), given)
     x_s = flow.scale(process, end) * u
     x_s = jax.lax.cond(s > 0, lambda: x_s, lambda: denoise(x_s, end).x0)
     return Step(x_s, nfe + jnp.where(s > 0, 0, 1))

@@ -1,0 +1,224 @@
+"""Classes: from the data to the network, left out at random, asked for, and guidance by them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+from oracles import gaussian_eps, mixture_eps
+from samplers import SAMPLERS, process_of, table
+
+from ddpm import objective
+from ddpm.data.images import Dataset
+from ddpm.data.pipeline import Examples, feed
+from ddpm.diffusion import losses, predictions, timesteps, weights
+from ddpm.diffusion.model import Model
+from ddpm.errors import InputError
+from ddpm.rng import per_index, stream
+from ddpm.sampling import batched, driver, grids
+from ddpm.sampling.denoise import Told, denoiser
+from ddpm.sampling.guidance import Guided, with_null
+from ddpm.training import sharding
+from ddpm.training.state import init_state
+from ddpm.training.step import ema_decay, train_step
+
+MEANS, VARIANCES, SHARES = (
+    np.array([[-0.6, 0.2], [0.5, 0.5], [0.1, -0.9]]),
+    np.array([0.04, 0.09, 0.02]),
+    np.ones(3) / 3,
+)
+NULL = 3
+
+
+def class_model(process, labels):
+    """The exact model of three classes that are Gaussian, told labels; the null label is their mixture."""
+
+    def network(x_t, t):
+        t = jnp.round(t).astype(jnp.int32) if process.discrete else t
+        alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+        told = jnp.broadcast_to(labels, len(x_t))
+        which = jnp.minimum(told, 2)
+        means, variances = jnp.asarray(MEANS)[which], jnp.asarray(VARIANCES)[which][:, None]
+        of_class = gaussian_eps(means, variances, alpha, sigma, x_t)
+        each = jax.vmap(lambda x, a, s: mixture_eps(MEANS, VARIANCES, SHARES, a, s, x[None])[0])
+        return jnp.where(told[:, None] == NULL, each(x_t, alpha[:, 0], sigma[:, 0]), of_class)
+
+    told_t = predictions.eps()._replace(condition=lambda process, t: jnp.asarray(t, jnp.result_type(float)))
+    return Model(process, told_t, network)
+
+
+@pytest.mark.usefixtures("x64")
+def test_guidance_is_linear_from_unconditional_to_conditional_and_beyond():
+    vp, t = table(), jnp.array([400, 50, 900, 700])
+    x_t, labels = jax.random.normal(jax.random.key(0), (4, 2)), jnp.array([0, 1, 2, 1])
+    cond, uncond = class_model(vp, labels)(x_t, t), class_model(vp, NULL)(x_t, t)
+    both = class_model(vp, with_null(labels, NULL))
+    for scale in (0.0, 1.0, 2.5):
+        guided = Guided(both, scale)(x_t, t)
+        for hat, c, u in zip(guided[:2], cond[:2], uncond[:2], strict=True):
+            np.testing.assert_allclose(hat, (1 - scale) * u + scale * c, rtol=1e-12, atol=1e-12)
+            if scale == 0:
+                np.testing.assert_array_equal(hat, u)
+    one_t = Guided(both, 2.0)(x_t, 400)
+    np.testing.assert_allclose(one_t.eps[0], Guided(both, 2.0)(x_t, t).eps[0], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_samples_the_class_that_it_is_told(name):
+    process = process_of(name, "linear")
+    labels = jnp.arange(300) % 3
+    told = Told(lambda labels: denoiser(class_model(process, labels), clip=False), labels)
+    times = jnp.asarray(grids.trailing(process, 1 if name == "ode" else 100))
+    run = jax.jit(lambda keys: driver.generate(SAMPLERS[name](process), told, times, keys, (2,)).x)
+    x = np.asarray(run(per_index(stream(0, "x"), jnp.arange(300))))
+    if name == "predictor_corrector":  # whose signal-to-noise ratio is one of many dimensions
+        return
+    for label in range(3):
+        np.testing.assert_allclose(x[label::3].mean(0), MEANS[label], atol=0.08)
+
+
+def trained_on(labels, rate, n=4000):
+    """The labels that a model is told in a train step."""
+    seen = []
+
+    def model(params, labels, *, train, key):
+        seen.append(labels)
+        return Model(table(), predictions.eps(), lambda x, t: params["a"] * x)
+
+    tx = optax.sgd(0.1)
+    step = train_step(
+        model, losses.weighted(weights.simple()), timesteps.uniform(table()), tx, ema_decay(0.9, False),
+        null_label=NULL, label_dropout=rate,
+    )  # fmt: skip
+    with jax.disable_jit():
+        step(
+            init_state({"a": jnp.array(0.5)}, tx),
+            Examples(jnp.zeros((n, 2, 2, 1), jnp.uint8), labels),
+            stream(0, "train"),
+        )
+    return np.asarray(seen[0])
+
+
+@pytest.mark.parametrize("rate", [0, 0.1, 1])
+def test_the_share_of_labels_left_out_is_the_rate(rate):
+    labels = jnp.arange(4000) % 3
+    told = trained_on(labels, rate)
+    dropped = told == NULL
+    assert abs(dropped.mean() - rate) <= 4 * np.sqrt(rate * (1 - rate) / 4000)
+    np.testing.assert_array_equal(told[~dropped], np.asarray(labels)[~dropped])
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_labels_stay_with_their_images(resident):
+    pixels = np.broadcast_to(np.arange(37, dtype=np.uint8)[:, None, None, None], (37, 4, 4, 1))
+    data = Dataset(pixels, tuple(map(str, range(37))), np.arange(37))
+    mesh = sharding.data_mesh()
+    made = feed(
+        data, seed=0, batch_size=8, flip=True, resident_bytes=data.nbytes if resident else 0, labelled=True,
+        split=sharding.split(mesh), replicated=sharding.replicated(mesh),
+    )  # fmt: skip
+    assert made.resident == resident
+    given, draw = made.start(0), jax.jit(made.draw)
+    for n in range(6):
+        batch = draw(next(given), jnp.int32(n))
+        np.testing.assert_array_equal(batch.labels, batch.pixels[:, 0, 0, 0])
+        assert len({shard.device for shard in batch.labels.addressable_shards}) == 8
+
+
+def conditional(tiny, dropout=0.1):
+    tiny = ConfigDict(tiny.to_dict())
+    tiny.condition.update(labels=True, dropout=dropout)
+    return objective.diffusion(tiny, (8, 8, 1), classes=3), tiny
+
+
+def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny):
+    diffusion, config = conditional(tiny)
+    assert (diffusion.classes, diffusion.null_label) == (3, 3)
+    params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
+    assert params["label"]["embedding"].shape[0] == 4
+    x, t = jnp.ones((4, 8, 8, 1)), jnp.full(4, 500)
+    said = diffusion.model(params, jnp.array([0, 1, 3, 1]))(x, t).eps
+    assert (said[0] != said[1]).any() and (said[1] == said[3]).all()
+    np.testing.assert_allclose(diffusion.model(params)(x, t).eps[0], said[2], rtol=1e-5)
+    np.testing.assert_allclose(diffusion.model(params, 1)(x, t).eps[0], said[1], rtol=1e-5)
+    always, _ = conditional(tiny, dropout=0.0)
+    assert always.null_label is None
+    with pytest.raises(InputError, match=r"^this model was trained without condition.dropout, so it has no null label"):
+        always.model(params)
+
+
+def make_batched(tiny, traces=None, dropout=0.1, **options):
+    diffusion, config = conditional(tiny, dropout)
+    mesh = sharding.data_mesh(jax.devices()[:1])
+
+    def model(params, labels=None):
+        if traces is not None:
+            traces.append(1)
+        return diffusion.model(params, labels)
+
+    params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
+    return batched.BatchedSampler(
+        model,
+        lambda process, power: SAMPLERS["ddim"](process),
+        grids.trailing(diffusion.process, 5),
+        (8, 8, 1),
+        clip=True,
+        batch_size=8,
+        replicated=sharding.replicated(mesh),
+        split=sharding.split(mesh),
+        classes=diffusion.classes,
+        null_label=diffusion.null_label,
+        **options,
+    ), jax.device_put(params, sharding.replicated(mesh))
+
+
+def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
+    traces = []
+    sampler, params = make_batched(tiny, traces, guidance_scale=2.0)
+    first = next(sampler.batches(params, 8, seed=0))
+    assert first.nfe.tolist() == [10] * 8 and set(first.labels) <= {0, 1, 2} and len(set(first.labels)) > 1
+    np.testing.assert_array_equal(next(sampler.batches(params, 3, seed=0)).labels, first.labels[:3])
+    compiled, times = len(traces), grids.trailing(table(), 5)
+    of_two = next(sampler.along(times, (2, 0), 4.0).batches(params, 8, seed=0))
+    assert of_two.labels.tolist() == [2, 0] * 4 and len(traces) == compiled
+    assert (of_two.images != first.images).any()
+    plain, params = make_batched(tiny, labels=(1,))
+    assert next(plain.batches(params, 8, seed=0)).nfe.tolist() == [5] * 8
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda tiny: make_batched(tiny, labels=(0, 3)),
+            "label 3 is none of the 3 classes 0..2 of the data.",
+        ),
+        (
+            lambda tiny: make_batched(tiny, dropout=0.0, guidance_scale=2.0),
+            "guidance_scale = 2.0 needs what the model says without a class, which it never learned: train it with "
+            "condition.dropout=0.1, or sample with guidance_scale=1.",
+        ),
+        (
+            lambda tiny: batched._check_labels((1,), 1, 0, None),
+            "sampler.labels and sampler.guidance_scale are for a model that is told classes: train it with "
+            "condition.labels=True.",
+        ),
+        (
+            lambda tiny: objective.diffusion(told(tiny), (8, 8, 1)),
+            "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
+            "an .npz with labels, most TFDS sets), or set it to False.",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(tiny, make, message):
+    with pytest.raises(InputError) as caught:
+        make(tiny)
+    assert str(caught.value) == message
+
+
+def told(tiny):
+    tiny = ConfigDict(tiny.to_dict())
+    tiny.condition.labels = True
+    return tiny
