@@ -77,7 +77,7 @@ def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransforma
         step.ema_decay(config.ema.decay, config.ema.warmup),
         stratified=config.timesteps.stratified,
         null_label=made.null_label,
-        label_dropout=config.condition.dropout if made.classes else 0,
+        label_dropout=config.condition.label_dropout if made.classes else 0,
         accumulate=config.optimizer.accumulate,
         **options,
     )

@@ -7,9 +7,20 @@ from ml_collections import ConfigDict
 from ddpm.errors import InputError
 
 # What makes other parameters of the same checkpoint, or other meaning of the same parameters ...
-FIXED = ("data", "model", "process", "schedule", "log_snr", "prediction", "loss", "timesteps", "optimizer.name", "seed")
+FIXED = ("data", "model", "condition", "process", "schedule", "log_snr", "prediction", "loss", "timesteps", "optimizer.name", "seed")
 # ... but for these keys, which do not.
 FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout")
+
+# Keys that are newer than some runs, with what those did.
+NEWER = {
+    "condition.labels": False,
+    "condition.label_dropout": 0.1,
+    "sampler.percentile": 0.0,
+    "sampler.labels": [],
+    "sampler.guidance_scale": 1.0,
+    "grid.final": "zero",
+}
+RENAMED = {("grid.name", "uniform"): "trailing"}
 
 
 def to_json(config: ConfigDict) -> dict:
@@ -18,14 +29,27 @@ def to_json(config: ConfigDict) -> dict:
 
 
 def from_json(values: dict) -> ConfigDict:
-    """A configuration from JSON, lists as the tuples they were."""
+    """A configuration from JSON, lists as the tuples they were, brought up to date."""
 
     def tuples(value):
         if isinstance(value, dict):
             return {key: tuples(item) for key, item in value.items()}
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(values))
+    return ConfigDict(tuples(up_to_date(values)))
+
+
+def up_to_date(values: dict) -> dict:
+    """A JSON configuration of any age as one of today, which does the same."""
+    values = json.loads(json.dumps(values))
+    for dotted, value in NEWER.items():
+        section, _, key = dotted.partition(".")
+        values.setdefault(section, {}).setdefault(key, value)
+    for (dotted, old), new in RENAMED.items():
+        section, _, key = dotted.partition(".")
+        if values[section].get(key) == old:
+            values[section][key] = new
+    return values
 
 
 def flat(values: dict, prefix: str = "") -> dict:
@@ -75,7 +99,7 @@ def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str
     Raises:
       InputError: the model, process, data, seed or kind of optimizer changed.
     """
-    changed = differences(old, new)
+    changed = differences(up_to_date(old), new)
     named = [f"{key}: {a!r} -> {b!r}" for key, (a, b) in changed.items()]
     fatal = [
         line

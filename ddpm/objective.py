@@ -125,9 +125,9 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
             "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
             "an .npz with labels, most TFDS sets), or set it to False."
         )
-    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.dropout": told.dropout})
+    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.label_dropout": told.label_dropout})
     classes = classes if told.labels else 0
-    null_label = classes if classes and told.dropout else None
+    null_label = classes if classes and told.label_dropout else None
     forward, trained_by = process(config), loss(config)
     init_process, process_of = _process(config)
     is_learned = bool(jax.eval_shape(init_process, jax.random.key(0)))
@@ -149,7 +149,7 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
     def model(params, labels=None, *, train=False, key=None):
         if classes and labels is None and null_label is None:
             raise InputError(
-                "this model was trained without condition.dropout, so it has no null label: give it labels."
+                "this model was trained without condition.label_dropout, so it has no null label: give it labels."
             )
 
         def apply(x_t, t):

@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
             ),
             condition=dict(
                 labels=False,  # tell the network the class of each image
-                dropout=0.1,  # share of the examples whose class it is not told, for guidance; 0: it is always told
+                label_dropout=0.1,  # share of the examples whose class it is not told, for guidance; 0: it is always told
             ),
             optimizer=dict(
                 name="adam",  # a function of optax

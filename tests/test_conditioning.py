@@ -129,7 +129,7 @@ def test_labels_stay_with_their_images(resident):
 
 def conditional(tiny, dropout=0.1):
     tiny = ConfigDict(tiny.to_dict())
-    tiny.condition.update(labels=True, dropout=dropout)
+    tiny.condition.update(labels=True, label_dropout=dropout)
     return objective.diffusion(tiny, (8, 8, 1), classes=3), tiny
 
 
@@ -145,7 +145,9 @@ def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny
     np.testing.assert_allclose(diffusion.model(params, 1)(x, t).eps[0], said[1], rtol=1e-5)
     always, _ = conditional(tiny, dropout=0.0)
     assert always.null_label is None
-    with pytest.raises(InputError, match=r"^this model was trained without condition.dropout, so it has no null label"):
+    with pytest.raises(
+        InputError, match=r"^this model was trained without condition.label_dropout, so it has no null label"
+    ):
         always.model(params)
 
 
@@ -198,7 +200,7 @@ def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
         (
             lambda tiny: make_batched(tiny, dropout=0.0, guidance_scale=2.0),
             "guidance_scale = 2.0 needs what the model says without a class, which it never learned: train it with "
-            "condition.dropout=0.1, or sample with guidance_scale=1.",
+            "condition.label_dropout=0.1, or sample with guidance_scale=1.",
         ),
         (
             lambda tiny: batched._check_labels((1,), 1, 0, None),

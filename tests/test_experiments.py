@@ -24,7 +24,14 @@ from experiments import base, objectives
 
 FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")]
 EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional"]
-SHAPES = {"digits": (8, 8, 1), "fashion": (28, 28, 1), "objectives": (28, 28, 1), "imagenet64": (64, 64, 3)}
+SHAPES = {
+    "samplers": (28, 28, 1),
+    "samplers": (28, 28, 1),
+    "digits": (8, 8, 1),
+    "fashion": (28, 28, 1),
+    "objectives": (28, 28, 1),
+    "imagenet64": (64, 64, 3),
+}
 PARAMETERS = {
     "linear_cifar": 35_746_307,
     "improved_cifar": 52_546_438,

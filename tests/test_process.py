@@ -3,12 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import betas_of, posterior_by_bayes
+from processes import PROCESSES, times_of
 
 from ddpm.diffusion import schedules
+from ddpm.diffusion.model import Estimate
 from ddpm.diffusion.prediction import eps_from_x0
-from ddpm.diffusion.process import diffuse, posterior_mean, posterior_variance, transition_variance
+from ddpm.diffusion.process import Noiseless, diffuse, posterior_mean, posterior_variance, transition_variance
 from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError
+from ddpm.rng import per_index, stream
+from ddpm.sampling.ddim import ddim
 
 pytestmark = pytest.mark.usefixtures("x64")
 PAIRS = [(0, 1), (1, 2), (499, 500), (999, 1000), (0, 1000), (100, 900)]
@@ -88,3 +92,24 @@ def test_a_table_that_does_not_fall_is_refused(table):
 def test_a_table_without_time_zero_is_refused(table):
     with pytest.raises(InputError, match="is no table of T"):
         VP(np.array(table))
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_without_noise_a_process_ends_in_the_data_and_is_else_the_same(name):
+    process = PROCESSES[name]
+    clean = Noiseless(process)
+    assert (clean.T, clean.t_min, clean.discrete, clean.prior_scale) == (
+        process.T, process.t_min, process.discrete, process.prior_scale
+    )  # fmt: skip
+    zero = jnp.asarray(0 if process.discrete else 0.0)
+    assert (clean.alpha(zero), clean.sigma(zero), clean.log_snr(zero)) == (1, 0, np.inf)
+    for t in times_of(process, 5):
+        for coefficient in ("alpha", "sigma", "log_snr"):
+            assert getattr(clean, coefficient)(t) == getattr(process, coefficient)(t)
+    x_t, estimate = jnp.array([[0.3, -2.0]]), Estimate(jnp.array([[0.5, 0.1]]), jnp.array([[1.0, 0.2]]))
+    last = (
+        ddim(clean)
+        .step(lambda x, t: estimate, x_t, jnp.asarray(process.t_min), zero, per_index(stream(0, "x"), jnp.arange(1)))
+        .x
+    )
+    np.testing.assert_array_equal(last, estimate.x0)

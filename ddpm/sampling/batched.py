@@ -251,7 +251,7 @@ def _check_labels(labels: Sequence[int], guidance_scale: float | int, classes: i
     if guidance_scale != 1 and null_label is None:
         raise InputError(
             f"guidance_scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
-            "with condition.dropout=0.1, or sample with guidance_scale=1."
+            "with condition.label_dropout=0.1, or sample with guidance_scale=1."
         )
 
 
