@@ -26,7 +26,6 @@ FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if pa
 EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional"]
 SHAPES = {
     "samplers": (28, 28, 1),
-    "samplers": (28, 28, 1),
     "digits": (8, 8, 1),
     "fashion": (28, 28, 1),
     "objectives": (28, 28, 1),

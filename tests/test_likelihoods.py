@@ -116,7 +116,7 @@ def rows(calls, cache=None, num=10, batch_size=8):
     pixels = np.random.default_rng(0).integers(0, 256, (num, 4, 4, 1), dtype=np.uint8)
     source = sources.of_dataset(Dataset(pixels), "x")
     return bits_per_dim.rows_of(
-        counting(calls), {"scale": 2.0}, lambda params: params["a"], {"a": jnp.ones(())}, source,
+        counting(calls), {"scale": 2.0}, lambda params, labels: params["a"], {"a": jnp.ones(())}, source,
         seed=0, batch_size=batch_size, about={}, cache=cache,
     )  # fmt: skip
 
@@ -146,5 +146,5 @@ def test_what_is_not_finite_is_counted_and_refused():
 
     with pytest.raises(InputError, match=r"^ode_bpd of 3 of 3 images is not finite: no figure is computed."):
         bits_per_dim.rows_of(
-            ode_bpd, {}, lambda p: p, {}, source, seed=0, batch_size=8, about={}, cache=None
+            ode_bpd, {}, lambda p, labels: p, {}, source, seed=0, batch_size=8, about={}, cache=None
         )  # fmt: skip

@@ -103,7 +103,7 @@ def test_without_noise_a_process_ends_in_the_data_and_is_else_the_same(name):
     )  # fmt: skip
     zero = jnp.asarray(0 if process.discrete else 0.0)
     assert (clean.alpha(zero), clean.sigma(zero), clean.log_snr(zero)) == (1, 0, np.inf)
-    for t in times_of(process, 5):
+    for t in map(jnp.asarray, times_of(process, 5)):
         for coefficient in ("alpha", "sigma", "log_snr"):
             assert getattr(clean, coefficient)(t) == getattr(process, coefficient)(t)
     x_t, estimate = jnp.array([[0.3, -2.0]]), Estimate(jnp.array([[0.5, 0.1]]), jnp.array([[1.0, 0.2]]))
