@@ -1,6 +1,6 @@
 """Image quality against network evaluations for every sampler on a trained model: `make samplers`.
 
-python benchmarks/samplers.py [--workdir runs/samplers] [--num 500] [--nfe 5 10 20 50]
+python benchmarks/samplers.py [--workdir runs/samplers] [--num 320] [--nfe 5 10 20 50]
 
 Trains a small network on Fashion-MNIST (experiments/samplers.py) if that is not done, draws the same number of images with each sampler and prints their Frechet distance to
 the test images by a classifier of the training images; beside it, how far the images of deterministic samplers are from
@@ -21,7 +21,6 @@ from ddpm import names, sampling
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
-HELD_TO_ODE = 256  # images whose distance to the ODE's is taken
 VARIANTS = {  # beside the defaults
     "ancestral": [{"variance": "beta"}, {"variance": "posterior"}, {"variance": "optimal"}],
     "ddim": [{"eta": 0.0}, {"eta": 1.0}],
@@ -56,7 +55,7 @@ def main() -> None:
     """Trains, draws, prints and plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/samplers"))
-    parser.add_argument("--num", type=int, default=500)
+    parser.add_argument("--num", type=int, default=320)
     parser.add_argument("--nfe", type=int, nargs="+", default=[5, 10, 20, 50])
     arguments = parser.parse_args()
     experiment = ("--config", "experiments/samplers.py", "--workdir", arguments.workdir)
@@ -64,7 +63,7 @@ def main() -> None:
     run = ddpm.load(arguments.workdir)
     run.config.evaluation.num = arguments.num
     run.config.sampler.batch_size = 128
-    exact = run.sample(HELD_TO_ODE, sampler="ode", num_steps=1).astype(np.float64)
+    exact = images_of(run, dict(sampler="ode", num_steps=1))
 
     print(
         f"\n{arguments.num} images of step {run.step}: FD at NFE, and in brackets the RMS distance to the ODE's in grey levels"
@@ -84,21 +83,24 @@ def main() -> None:
                 record = run.evaluate(**choice)
                 fd, counted = record["figures"]["fid_classifier"], record["provenance"]["generated"]["nfe"]
                 curve.append((counted, fd))
-                cells.append(
-                    f"{fd:.2f}{_distance(run, exact, choice)}" + ("" if counted == nfe else f" at {counted:g}")
-                )
+                cells.append(f"{fd:.2f}{distance(run, exact, choice)}" + ("" if counted == nfe else f" at {counted:g}"))
             curves[told] = curve
             print(f"| {told} | " + " | ".join(cells) + " |", flush=True)
     plot(curves, arguments.workdir / "samplers.png")
     print(f"\nplot in {arguments.workdir / 'samplers.png'}")
 
 
-def _distance(run: ddpm.Run, exact: np.ndarray, choice: dict) -> str:
+def images_of(run: ddpm.Run, choice: dict) -> np.ndarray:
+    """The images that are evaluated."""
+    return run.extracted(**choice).source.pick(range(run.config.evaluation.num)).astype(np.float64)
+
+
+def distance(run: ddpm.Run, exact: np.ndarray, choice: dict) -> str:
+    """Root mean square of the difference to the ODE's images, in brackets, where a sampler solves the ODE."""
     deterministic = choice["sampler"] in ("ddim", "dpm_solver", "dpm_solver_pp", "deis", "unipc", "heun", "pndm", "ode")
     if not deterministic or choice.get("eta") or choice.get("s_churn"):
         return ""
-    images = run.sample(HELD_TO_ODE, **choice)
-    return f" ({np.sqrt(np.mean((images - exact) ** 2)):.2f})"
+    return f" ({np.sqrt(np.mean((images_of(run, choice) - exact) ** 2)):.2f})"
 
 
 def plot(curves: dict[str, list[tuple[float, float]]], path: pathlib.Path) -> None:

@@ -7,7 +7,19 @@ from ml_collections import ConfigDict
 from ddpm.errors import InputError
 
 # What makes other parameters of the same checkpoint, or other meaning of the same parameters ...
-FIXED = ("data", "model", "condition", "process", "schedule", "log_snr", "prediction", "loss", "timesteps", "optimizer.name", "seed")
+FIXED = (
+    "data",
+    "model",
+    "condition",
+    "process",
+    "schedule",
+    "log_snr",
+    "prediction",
+    "loss",
+    "timesteps",
+    "optimizer.name",
+    "seed",
+)
 # ... but for these keys, which do not.
 FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout")
 

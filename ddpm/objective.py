@@ -125,7 +125,9 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
             "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
             "an .npz with labels, most TFDS sets), or set it to False."
         )
-    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.label_dropout": told.label_dropout})
+    check_inside(
+        -1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.label_dropout": told.label_dropout}
+    )
     classes = classes if told.labels else 0
     null_label = classes if classes and told.label_dropout else None
     forward, trained_by = process(config), loss(config)

@@ -181,5 +181,5 @@ def test_a_step_with_a_learned_range_is_that_of_diffusers(monkeypatch, schedule,
         jnp.asarray(OpenAI(schedule).x0_hat(x_t, eps_hat, t - 1)), jnp.asarray(eps_hat), jnp.asarray((v + 1) / 2)
     )
     step = ancestral(PROCESSES[schedule], variance="learned").step
-    ours = step(lambda x, t: estimate, jnp.asarray(x_t), jnp.int32(t), jnp.int32(t - 1), keys)
+    ours = step(lambda x, t: estimate, jnp.asarray(x_t), jnp.int32(t), jnp.int32(t - 1), keys).x
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10)
