@@ -61,7 +61,7 @@ class Noiseless(Process):
 
     The last step of a sampler is then to x0_hat, as score SDE's denoising step.
 
-    Song et al. 2021 (score SDE), Appendix C.
+    Song et al. 2021 (score SDE), their code's `denoise`.
     """
 
     def __init__(self, process: Process):

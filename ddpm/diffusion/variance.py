@@ -76,7 +76,7 @@ def optimal_variance(process: Process, s: Time, t: Time, eps_power: PerTime) -> 
     Args:
       eps_power: the mean of E[eps | x_t]^2 over the data and their dimensions, in [0, 1].
 
-    Bao et al. 2022 (Analytic-DPM), Eq. 7, bounded as there by 0 <= eps_power <= 1.
+    Bao et al. 2022 (Analytic-DPM), Theorem 1, bounded as there by 0 <= eps_power <= 1.
     """
     c = process.alpha(s) * transition_variance(process, s, t) / process.sigma(t) ** 2
     of_x_0 = jnp.exp(-process.log_snr(t)) * (1 - jnp.clip(eps_power, 0, 1))

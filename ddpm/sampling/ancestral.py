@@ -27,7 +27,7 @@ def ancestral(
     Raises:
       InputError: another variance, or 'optimal' without eps_power. step: 'learned' with a network that learns none.
 
-    Ho et al. 2020, Algorithm 2 and section 3.2; Nichol and Dhariwal 2021, Eq. 15; Bao et al. 2022 (Analytic-DPM), Eq. 7.
+    Ho et al. 2020, Algorithm 2 and section 3.2; Nichol and Dhariwal 2021, Eq. 15; Bao et al. 2022 (Analytic-DPM), Theorem 1.
     """
     if variance not in (*VARIANCES, "optimal"):
         raise unknown_name("variance", variance, (*VARIANCES, "optimal"))

@@ -32,7 +32,7 @@ def deis(process: Process, *, order: int = 3) -> Sampler:
     Raises:
       InputError: another order, or a process without signal at T.
 
-    Zhang and Chen 2023 (DEIS), Eq. 14 and 15 (tAB-DEIS).
+    Zhang and Chen 2023 (DEIS), the Adams-Bashforth variants.
     """
     check_order(order)
     check_form(process, NOISE)

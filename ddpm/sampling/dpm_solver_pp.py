@@ -44,7 +44,7 @@ def dpm_solver_pp(
     Raises:
       InputError: another order or third_order.
 
-    Lu et al. 2022 (DPM-Solver++), Algorithms 1 (2S) and 2 (2M), Eq. 8, Appendix B.
+    Lu et al. 2022 (DPM-Solver++), Algorithms 1 (2S) and 2 (2M), Proposition 4.1; their code for 3M.
     """
     check_order(order)
     if third_order not in THIRD_ORDERS:

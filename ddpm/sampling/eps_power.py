@@ -19,7 +19,7 @@ from ddpm.shapes import PerTime, Pixels, Time
 def measured(model: Model, pixels: Pixels, times: Real[Array, "steps"]) -> Float[Array, "steps"]:
     """The mean over images and their dimensions of eps_hat(x_t, t)^2 at each time; at t = 0, where nothing is asked, 1.
 
-    Bao et al. 2022 (Analytic-DPM), Eq. 8 (Gamma, up to the factor of the score).
+    Bao et al. 2022 (Analytic-DPM), section 3.1: their Gamma is this over sigma_t^2.
     """
     x_0, keys = to_images(pixels), per_index(stream(0, "eps_power"), jnp.arange(len(pixels)))
 

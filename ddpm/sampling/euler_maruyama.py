@@ -14,7 +14,7 @@ def euler_maruyama(process: Process) -> Sampler:
     Raises:
       InputError: a process of levels, which has no drift.
 
-    Song et al. 2021 (score SDE), Eq. 6 and Appendix E.
+    Song et al. 2021 (score SDE), Eq. 6.
     """
     check_sde(process, "euler_maruyama")
 

@@ -7,7 +7,7 @@ x_s = alpha_s / alpha_t x_t - sigma_s int_0^h e^(h - tau) eps_hat(lambda_t + tau
 
 and for m ~ m_0 + m_1 tau / h + m_2 (tau / h)^2 / 2 the integral is h (phi_1 m_0 + phi_2 m_1 + phi_3 m_2) at -h or at h.
 
-Lu et al. 2022 (DPM-Solver), Eq. 3.4 and Appendix B; Lu et al. 2022 (DPM-Solver++), Eq. 8; Hochbruck and Ostermann 2010.
+Lu et al. 2022 (DPM-Solver), Eq. 3.4; Lu et al. 2022 (DPM-Solver++), Proposition 4.1; Hochbruck and Ostermann 2010.
 """
 
 import math
@@ -54,7 +54,7 @@ def lambda_(process: Process, t: Time) -> PerTime:
 def phi(k: int, z: jax.Array) -> jax.Array:
     """phi_0 = e^z, phi_{k+1}(z) = (phi_k(z) - 1 / k!) / z, at z = 0 1 / (k + 1)!; also at z = -inf.
 
-    Hochbruck and Ostermann 2010, Eq. 2.10 and 2.11.
+    Hochbruck and Ostermann 2010, section 2.
     """
     near, far = jnp.where(jnp.abs(z) <= 1, z, 0), jnp.where(jnp.abs(z) <= 1, 1, z)
     series = jnp.polyval(jnp.array([1 / math.factorial(j + k) for j in reversed(range(TERMS))]), near)

@@ -21,7 +21,7 @@ def ode(process: Process, *, rtol: float | int = 1e-5, atol: float | int = 1e-5,
     Raises:
       InputError: a tolerance that is not positive.
 
-    Song et al. 2021 (score SDE), Eq. 13 and Appendix D.4; Chen et al. 2018.
+    Song et al. 2021 (score SDE), Eq. 13 and section 4.3.
     """
     check_inside(0, jnp.inf, usual="score SDE uses 1e-5", rtol=rtol, atol=atol)
     return Sampler(lambda *given: _step(process, rtol, atol, max_steps, *given), 5, deterministic=True)

@@ -35,7 +35,7 @@ def pndm(process: Process, *, runge_kutta: bool = True) -> Sampler:
 
     The coefficients are those of even steps in t: use the grid trailing, leading or linspace. It is of second order, as
     its steps are those of DDIM.
-    Liu et al. 2022 (PNDM), Eq. 9, 12, 13 and Algorithm 2.
+    Liu et al. 2022 (PNDM), Eq. 9, 12 and 13.
     """
     check_form(process, NOISE)
 

@@ -21,7 +21,7 @@ def sde_dpm_solver_pp(process: Process, *, order: int = 2) -> Sampler:
     Raises:
       InputError: another order.
 
-    Lu et al. 2022 (DPM-Solver++), Eq. 18 and 19.
+    Lu et al. 2022 (DPM-Solver++), the solvers of diffusion SDEs.
     """
     if order not in (1, 2):
         raise InputError(f"order = {order} is neither 1 nor 2: the SDE has no method of a higher one here.")

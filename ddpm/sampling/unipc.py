@@ -45,7 +45,7 @@ def unipc(process: Process, *, order: int = 2, variant: str = "bh2") -> Sampler:
     Raises:
       InputError: another order or variant.
 
-    Zhao et al. 2023 (UniPC), Theorem 3.1, Algorithms 1 and 2, with a single a of 1/2 as in their code.
+    Zhao et al. 2023 (UniPC), Theorem 3.1 (corrector) and Corollary 3.2 (predictor), with a single a of 1/2 as in their code.
     """
     check_order(order)
     if variant not in VARIANTS:
