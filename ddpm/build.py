@@ -21,6 +21,7 @@ from ddpm.names import call, find, options_of, own_name
 from ddpm.objective import Diffusion, loss, times_drawn
 from ddpm.sampling import eps_power, grids
 from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.guidance import Guide
 from ddpm.training import loop, optimizer, sharding, step
 
 
@@ -109,7 +110,7 @@ def with_sampler(
     section.batch_size = section.batch_size if batch_size is None else batch_size
     if labels is not None:
         section.labels = (labels,) if isinstance(labels, int) else tuple(map(int, labels))
-    section.guidance_scale = section.guidance_scale if guidance_scale is None else float(guidance_scale)
+    section.guidance.scale = section.guidance.scale if guidance_scale is None else float(guidance_scale)
     section[own_name(section)] = options_of(section) | options
     return config
 
@@ -147,7 +148,7 @@ def batched_sampler(
         classes=made.classes,
         null_label=made.null_label,
         labels=tuple(section.labels),
-        guidance_scale=section.guidance_scale,
+        guidance=Guide(**section.guidance),
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
 

@@ -1,5 +1,6 @@
 """Experiments: read from JSON, and compared with the one a run was started with."""
 
+import functools
 import json
 
 from ml_collections import ConfigDict
@@ -29,7 +30,9 @@ NEWER = {
     "condition.label_dropout": 0.1,
     "sampler.percentile": 0.0,
     "sampler.labels": [],
-    "sampler.guidance_scale": 1.0,
+    "sampler.guidance.scale": 1.0,
+    "sampler.guidance.interval": [0.0, float("inf")],
+    "sampler.guidance.rescale": 0.0,
     "grid.final": "zero",
 }
 RENAMED = {("grid.name", "uniform"): "trailing"}
@@ -55,8 +58,8 @@ def up_to_date(values: dict) -> dict:
     """A JSON configuration of any age as one of today, which does the same."""
     values = json.loads(json.dumps(values))
     for dotted, value in NEWER.items():
-        section, _, key = dotted.partition(".")
-        values.setdefault(section, {}).setdefault(key, value)
+        *sections, key = dotted.split(".")
+        functools.reduce(lambda section, name: section.setdefault(name, {}), sections, values).setdefault(key, value)
     for (dotted, old), new in RENAMED.items():
         section, _, key = dotted.partition(".")
         if values[section].get(key) == old:

@@ -55,12 +55,13 @@ class Run:
         """What draws this run's images; `choice` is as for `build.with_sampler`: sampler='ddim', num_steps=50, eta=0.5."""
         config = build.with_sampler(self.config, **choice)
         section = config.sampler  # of which one program serves all grids, labels and scales
-        anew = {"num_steps": None, "labels": None, "guidance_scale": section.guidance_scale == 1}
+        guidance = section.guidance.to_dict() | {"scale": section.guidance.scale == 1}
+        anew = {"num_steps": None, "labels": None, "guidance": guidance}
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
         grid = build.grid(config, self._diffusion)
-        return self._samplers[program].along(grid, tuple(section.labels), section.guidance_scale)
+        return self._samplers[program].along(grid, tuple(section.labels), section.guidance.scale)
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -100,7 +101,7 @@ class Run:
         times = build.grid(config, self._diffusion)
         sampler = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
         times = times[::-1] if rising else times
-        return sampler.along(times, tuple(config.sampler.labels), config.sampler.guidance_scale).lead(self.params, x)
+        return sampler.along(times, tuple(config.sampler.labels), config.sampler.guidance.scale).lead(self.params, x)
 
     def evaluator(self) -> Evaluator:
         """What compares this run's images with real ones by `config.evaluation`."""

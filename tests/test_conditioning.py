@@ -18,7 +18,7 @@ from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 from ddpm.sampling import batched, driver, grids
 from ddpm.sampling.denoise import Told, denoiser
-from ddpm.sampling.guidance import Guided, with_null
+from ddpm.sampling.guidance import Guide, Guided, with_null
 from ddpm.training import sharding
 from ddpm.training.state import init_state
 from ddpm.training.step import ema_decay, train_step
@@ -55,13 +55,39 @@ def test_guidance_is_linear_from_unconditional_to_conditional_and_beyond():
     cond, uncond = class_model(vp, labels)(x_t, t), class_model(vp, NULL)(x_t, t)
     both = class_model(vp, with_null(labels, NULL))
     for scale in (0.0, 1.0, 2.5):
-        guided = Guided(both, scale)(x_t, t)
+        guided = Guided(both, Guide(), scale)(x_t, t)
         for hat, c, u in zip(guided[:2], cond[:2], uncond[:2], strict=True):
             np.testing.assert_allclose(hat, (1 - scale) * u + scale * c, rtol=1e-12, atol=1e-12)
             if scale == 0:
                 np.testing.assert_array_equal(hat, u)
-    one_t = Guided(both, 2.0)(x_t, 400)
-    np.testing.assert_allclose(one_t.eps[0], Guided(both, 2.0)(x_t, t).eps[0], rtol=1e-12)
+    one_t = Guided(both, Guide(), 2.0)(x_t, 400)
+    np.testing.assert_allclose(one_t.eps[0], Guided(both, Guide(), 2.0)(x_t, t).eps[0], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_guidance_in_an_interval_is_off_elsewhere():
+    vp, t = table(), jnp.array([900, 400, 50])
+    x_t, labels = jax.random.normal(jax.random.key(0), (3, 2)), jnp.array([0, 1, 2])
+    sigma_edm = np.asarray(vp.sigma(t) / vp.alpha(t))
+    both, cond = class_model(vp, with_null(labels, NULL)), class_model(vp, labels)(x_t, t)
+    inside = Guided(both, Guide(interval=(0.9 * sigma_edm[1], 1.1 * sigma_edm[1])), 3.0)(x_t, t)
+    everywhere = Guided(both, Guide(), 3.0)(x_t, t)
+    np.testing.assert_allclose(inside.x0[1], everywhere.x0[1], rtol=1e-12)
+    np.testing.assert_allclose(inside.x0[::2], cond.x0[::2], rtol=1e-9)
+    assert (jnp.abs(everywhere.x0 - cond.x0) > 1e-9).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_rescaling_brings_the_deviation_of_x0_hat_back():
+    vp, t = table(), jnp.array([400, 600])
+    x_t, labels = jax.random.normal(jax.random.key(0), (2, 2)), jnp.array([0, 1])
+    both, cond = class_model(vp, with_null(labels, NULL)), class_model(vp, labels)(x_t, t)
+    plain = Guided(both, Guide(), 5.0)(x_t, t)
+    for phi in (0.3, 1.0):
+        x0, eps, _ = Guided(both, Guide(rescale=phi), 5.0)(x_t, t)
+        wanted = phi * cond.x0.std(axis=1) + (1 - phi) * plain.x0.std(axis=1)
+        np.testing.assert_allclose(x0.std(axis=1), wanted, rtol=1e-12)
+        np.testing.assert_allclose(vp.alpha(t)[:, None] * x0 + vp.sigma(t)[:, None] * eps, x_t, rtol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
@@ -178,7 +204,7 @@ def make_batched(tiny, traces=None, dropout=0.1, **options):
 
 def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
     traces = []
-    sampler, params = make_batched(tiny, traces, guidance_scale=2.0)
+    sampler, params = make_batched(tiny, traces, guidance=Guide(2.0))
     first = next(sampler.batches(params, 8, seed=0))
     assert first.nfe.tolist() == [10] * 8 and set(first.labels) <= {0, 1, 2} and len(set(first.labels)) > 1
     np.testing.assert_array_equal(next(sampler.batches(params, 3, seed=0)).labels, first.labels[:3])
@@ -198,15 +224,20 @@ def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
             "label 3 is none of the 3 classes 0..2 of the data.",
         ),
         (
-            lambda tiny: make_batched(tiny, dropout=0.0, guidance_scale=2.0),
-            "guidance_scale = 2.0 needs what the model says without a class, which it never learned: train it with "
-            "condition.label_dropout=0.1, or sample with guidance_scale=1.",
+            lambda tiny: make_batched(tiny, dropout=0.0, guidance=Guide(2.0)),
+            "sampler.guidance.scale = 2.0 needs what the model says without a class, which it never learned: train it with "
+            "condition.label_dropout=0.1, or sample with scale 1.",
         ),
         (
             lambda tiny: batched._check_labels((1,), 1, 0, None),
-            "sampler.labels and sampler.guidance_scale are for a model that is told classes: train it with "
+            "sampler.labels and sampler.guidance.scale are for a model that is told classes: train it with "
             "condition.labels=True.",
         ),
+        (
+            lambda tiny: Guide(interval=(2, 1)),
+            "sampler.guidance.interval = (2, 1) holds no sigma / alpha: give (low, high), 0 <= low < high.",
+        ),
+        (lambda tiny: Guide(rescale=2), "sampler.guidance.rescale = 2 is not in [0, 1]; Lin et al. use 0.7."),
         (
             lambda tiny: objective.diffusion(told(tiny), (8, 8, 1)),
             "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "

@@ -7,8 +7,7 @@ from experiments import base, digits
 def of_old():
     values = to_json(digits.get_config())
     for dotted in NEWER:
-        section, _, key = dotted.partition(".")
-        values[section].pop(key)
+        values[dotted.partition(".")[0]].pop(dotted.split(".")[1], None)
     values["grid"]["name"] = "uniform"
     del values["condition"]
     return values

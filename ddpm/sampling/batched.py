@@ -20,7 +20,7 @@ from ddpm.rng import per_index, stream
 from ddpm.sampling.denoise import Told, denoiser
 from ddpm.sampling.driver import Sampler, generate, solve
 from ddpm.sampling.eps_power import interpolated
-from ddpm.sampling.guidance import Guided, with_null
+from ddpm.sampling.guidance import Guide, Guided, with_null
 
 SHORTEST = 64  # times of a filled-up grid
 
@@ -58,7 +58,7 @@ class BatchedSampler:
       classes: how many the model tells apart; 0 if it is told none.
       null_label: its label of no class.
       labels: the classes asked for, image i the one at i modulo their number; drawn evenly by the seed if there are none.
-      guidance_scale: of classifier-free guidance; 1 for none, at half the network evaluations.
+      guidance: by the class; without it, or with scale 1, at half the network evaluations.
       eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
     Raises:
       InputError: batch_size < 1, labels out of range, or guidance of a model without a null label.
@@ -79,23 +79,22 @@ class BatchedSampler:
         classes: int = 0,
         null_label: int | None = None,
         labels: Sequence[int] = (),
-        guidance_scale: float | int = 1,
+        guidance: Guide | None = None,
         eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
-        _check_labels(labels, guidance_scale, classes, null_label)
-        self._classes, self._labels, self._guidance_scale = classes, labels, guidance_scale
+        guidance = guidance or Guide()
+        _check_labels(labels, guidance.scale, classes, null_label)
+        self._classes, self._labels, self._guidance_scale = classes, labels, guidance.scale
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
 
         def denoiser_told(params, scale, labels):
-            if guidance_scale == 1:
-                bound = model(params, labels)
-            else:
-                bound = Guided(model(params, with_null(labels, null_label)), scale)
+            bound = model(params, with_null(labels, null_label) if guidance.is_on else labels)
+            bound = Guided(bound, guidance, scale) if guidance.is_on else bound
             return denoiser(bound, clip=clip, percentile=percentile)
 
         def prepared(params, labels, times, found, scale):
@@ -110,7 +109,7 @@ class BatchedSampler:
 
         def images(*given):
             run = drawn(*given, keep_path=False)
-            nfe = run.nfe if guidance_scale == 1 else 2 * run.nfe
+            nfe = 2 * run.nfe if guidance.is_on else run.nfe
             return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), nfe, given[3])
 
         def led(params, x, labels, times, num_steps, found, scale):
@@ -243,15 +242,15 @@ class BatchedSampler:
 def _check_labels(labels: Sequence[int], guidance_scale: float | int, classes: int, null_label: int | None) -> None:
     if not classes and (len(labels) or guidance_scale != 1):
         raise InputError(
-            "sampler.labels and sampler.guidance_scale are for a model that is told classes: train it with condition.labels=True."
+            "sampler.labels and sampler.guidance.scale are for a model that is told classes: train it with condition.labels=True."
         )
     for label in labels:
         if not 0 <= label < classes:
             raise InputError(f"label {label} is none of the {classes} classes 0..{classes - 1} of the data.")
     if guidance_scale != 1 and null_label is None:
         raise InputError(
-            f"guidance_scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
-            "with condition.label_dropout=0.1, or sample with guidance_scale=1."
+            f"sampler.guidance.scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
+            "with condition.label_dropout=0.1, or sample with scale 1."
         )
 
 
