@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+ASIDE = -n logical --maxprocesses 4 --dist loadfile
 INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
 .PHONY: train test quick parity objectives samplers lint clean
@@ -12,10 +13,10 @@ train: $(VENV)/installed  ## train the digits experiment, look at samples, print
 	$(RUN) -m ddpm.main --mode report --workdir runs/digits
 
 test: $(VENV)/installed-test lint  ## all tests but those against diffusers
-	$(RUN) -m pytest --ignore tests/parity
+	$(RUN) -m pytest $(ASIDE) --ignore tests/parity
 
 quick: $(VENV)/installed-test  ## the tests that take seconds
-	$(RUN) -m pytest --ignore tests/parity -m "not slow"
+	$(RUN) -m pytest $(ASIDE) --ignore tests/parity -m "not slow"
 
 parity: $(VENV)/installed-parity  ## the same formulas against diffusers and torch-fidelity (installs PyTorch)
 	$(RUN) -m pip install --quiet --no-deps torch-fidelity==0.4.0 pytorch-fid==0.3.0  # not torchvision: it replaces torch
