@@ -81,7 +81,7 @@ def main() -> None:
                     continue
                 choice = dict(sampler=name, num_steps=steps, **options)
                 record = run.evaluate(**choice)
-                fd, counted = record["figures"]["fid_classifier"], record["provenance"]["generated"]["nfe"]
+                fd, counted = record["figures"]["fd"], record["provenance"]["generated"]["nfe"]
                 curve.append((counted, fd))
                 cells.append(f"{fd:.2f}{distance(run, exact, choice)}" + ("" if counted == nfe else f" at {counted:g}"))
             curves[told] = curve

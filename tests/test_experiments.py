@@ -27,6 +27,7 @@ EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES)
 SHAPES = {
     "samplers": (28, 28, 1),
     "digits": (8, 8, 1),
+    "digits_classes": (8, 8, 1),
     "fashion": (28, 28, 1),
     "objectives": (28, 28, 1),
     "imagenet64": (64, 64, 3),
