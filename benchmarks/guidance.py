@@ -18,6 +18,7 @@ import numpy as np
 import ddpm
 from ddpm import build, pictures
 from ddpm.evaluation.features.classifier import classifier
+from ddpm.training import sharding
 
 SCALES = (0.0, 1.0, 2.0, 4.0)
 
@@ -31,6 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     experiment = ("--config", arguments.config, "--workdir", str(arguments.workdir))
     subprocess.run([sys.executable, "-m", "ddpm.main", *experiment], check=True)
+    sharding.split_cpu(2)
     run = ddpm.load(arguments.workdir)
     run.config.evaluation.num = arguments.num
     run.config.sampler.batch_size = 200

@@ -11,8 +11,9 @@ from processes import PROCESSES, times_of
 
 from ddpm.diffusion import schedules
 from ddpm.diffusion.model import Estimate
+from ddpm.diffusion.process import posterior_variance, transition_variance
 from ddpm.diffusion.processes import EDM, VP, RectifiedFlow
-from ddpm.diffusion.variance import VARIANCES, log_variance
+from ddpm.diffusion.variance import VARIANCES, log_variance, optimal_variance
 from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 from ddpm.sampling.ancestral import ancestral
@@ -130,3 +131,14 @@ def test_an_unknown_name_and_a_network_without_variance_are_refused():
         "variance 'learned' needs a network that says one: take 'beta' or 'posterior', or train with the loss hybrid "
         "or vlb, whose networks have twice the channels."
     )
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_optimal_variance_is_bounded_for_a_network_that_is_not_exact():
+    """Of data in [-1, 1] the variance of x_0 given x_t is at most 1, whatever a network says where next to no signal is left."""
+    s, t = 990, 1000
+    c = float(COSINE.alpha(s) * transition_variance(COSINE, s, t) / COSINE.sigma(t) ** 2)
+    for eps_power in (0.0, 0.9, 0.999):
+        found = float(optimal_variance(COSINE, s, t, jnp.asarray(eps_power)))
+        assert found == pytest.approx(float(posterior_variance(COSINE, s, t)) + c**2, rel=1e-9)
+    assert float(optimal_variance(COSINE, s, t, jnp.ones(()))) == pytest.approx(float(posterior_variance(COSINE, s, t)))

@@ -71,13 +71,14 @@ def _posterior(process, s, t):
 def optimal_variance(process: Process, s: Time, t: Time, eps_power: PerTime) -> PerTime:
     """The variance that makes p_theta(x_s | x_t) right for the data: posterior variance + c^2 sigma_t^2 / alpha_t^2 (1 - eps_power).
 
-    c is the posterior mean's factor of x_0, and the rest the mean variance of x_0 given x_t.
+    c is the posterior mean's factor of x_0, and the rest the mean variance of x_0 given x_t: at most 1 for data in [-1, 1],
+    which bounds what a network that is no exact model says where next to no signal is left.
 
     Args:
       eps_power: the mean of E[eps | x_t]^2 over the data and their dimensions, in [0, 1].
 
-    Bao et al. 2022 (Analytic-DPM), Theorem 1, bounded as there by 0 <= eps_power <= 1.
+    Bao et al. 2022 (Analytic-DPM), Theorem 1, and 2 for the bounds.
     """
     c = process.alpha(s) * transition_variance(process, s, t) / process.sigma(t) ** 2
-    of_x_0 = jnp.exp(-process.log_snr(t)) * (1 - jnp.clip(eps_power, 0, 1))
+    of_x_0 = jnp.minimum(jnp.exp(-process.log_snr(t)) * (1 - jnp.clip(eps_power, 0, 1)), 1)
     return posterior_variance(process, s, t) + c**2 * of_x_0
