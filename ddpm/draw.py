@@ -27,7 +27,7 @@ def draw_to(
     """Writes images 0..num-1 to `out` as array arr_0, and their classes, if they were asked for some, as arr_1; returns the first 64 of them, and the mean of the network
     evaluations.
 
-    Until all are drawn, the batches lie in `out`.parts, under a name made of `about`: with other settings it starts anew.
+    Until all are drawn, the batches lie in `out`.parts, under a name made of `about`: other settings start anew beside them.
 
     Args:
       draw: first index -> batches from there to the last.
@@ -35,8 +35,9 @@ def draw_to(
     Raises:
       InputError: `out` is no .npz.
     """
-    if out.suffix != ".npz":
-        raise InputError(f"--out={out} must end with .npz, the kind of file that samples are written to.")
+    if out.suffix != ".npz" or out.is_dir():
+        raise InputError(f"--out={out} must be a file that ends with .npz, the kind that samples are written to.")
+    out.parent.mkdir(parents=True, exist_ok=True)
     parts = out.with_name(f"{out.name}.parts") / sources.digest(about)
     chunks = Chunks(parts)
     first = done = chunks.rows(num)
@@ -52,7 +53,9 @@ def draw_to(
     _assemble(out, chunks, num)
     nfe = float(np.concatenate(list(chunks.read("nfe", 0, num))).mean())
     head = np.concatenate(list(chunks.read("images", 0, min(num, SHEET))))
-    shutil.rmtree(parts.parent)
+    shutil.rmtree(parts)
+    if not any(parts.parent.iterdir()):  # those of other settings are kept
+        parts.parent.rmdir()
     return head, nfe
 
 

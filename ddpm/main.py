@@ -28,7 +28,9 @@ NUM = flags.DEFINE_integer(
     "Images to draw, in modes sample (64) and eval (evaluation.num); with --images, of these (all).",
     lower_bound=1,
 )
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the images in modes sample and eval.")
+SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the images in modes sample and eval.", lower_bound=-(2**63), upper_bound=2**63 - 1
+)
 OUT = flags.DEFINE_string(
     "out",
     None,
@@ -152,7 +154,7 @@ def _step(text: str | None) -> int | str | None:
 
 
 def _whole(flag: str, text: str) -> int:
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal()):
         raise InputError(f"--{flag}={text} is no whole number.")
     return int(text)
 

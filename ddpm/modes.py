@@ -37,7 +37,6 @@ def sample(
     choice = run.config.sampler
     name = f"step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
     out = out or workdir / "samples" / f"{name}.npz"
-    out.parent.mkdir(parents=True, exist_ok=True)
     about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
     progress = functools.partial(print, flush=True)
     draw = lambda first: run.sampler().batches(run.params, num, seed=seed, first=first)  # noqa: E731

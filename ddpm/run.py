@@ -21,7 +21,7 @@ from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.likelihood import likelihood
-from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.batched import BatchedSampler, check_labels
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
 from ddpm.training import checkpoint, sharding
@@ -45,23 +45,21 @@ class Run:
         self._diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
         self.process: Process = self._diffusion.model(self.params, 0).process
         self._samplers, self._evaluators = {}, {}
-        self._denoise = jax.jit(
-            lambda params, x_t, t, labels: denoiser(self._diffusion.model(params, labels), clip=config.sampler.clip)(
-                x_t, t
-            )[:2]
-        )
+        self._denoise = jax.jit(self._denoised, static_argnums=(0, 1))
 
     def sampler(self, **choice) -> BatchedSampler:
         """What draws this run's images; `choice` is as for `build.with_sampler`: sampler='ddim', num_steps=50, eta=0.5."""
         config = build.with_sampler(self.config, **choice)
+        return self._along(config, build.grid(config, self._diffusion))
+
+    def _along(self, config: ConfigDict, times: np.ndarray) -> BatchedSampler:
         section = config.sampler  # of which one program serves all grids, labels and scales
         guidance = section.guidance.to_dict() | {"scale": section.guidance.scale == 1}
         anew = {"num_steps": None, "labels": None, "guidance": guidance}
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        grid = build.grid(config, self._diffusion)
-        return self._samplers[program].along(grid, tuple(section.labels), section.guidance.scale)
+        return self._samplers[program].along(times, tuple(section.labels), section.guidance.scale)
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -99,9 +97,7 @@ class Run:
                 f"sampler '{config.sampler.name}' draws noise: encode with ddim at eta 0, dpm_solver_pp, unipc ..."
             )
         times = build.grid(config, self._diffusion)
-        sampler = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        times = times[::-1] if rising else times
-        return sampler.along(times, tuple(config.sampler.labels), config.sampler.guidance.scale).lead(self.params, x)
+        return self._along(config, times[::-1] if rising else times).lead(self.params, x)
 
     def evaluator(self) -> Evaluator:
         """What compares this run's images with real ones by `config.evaluation`."""
@@ -162,7 +158,12 @@ class Run:
         if (discrete and not np.issubdtype(t.dtype, np.integer)) or t.min() < t_min or t.max() > T:
             times = f"integers in 1..{T}" if discrete else f"in [{t_min:g}, {T:g}]"
             raise InputError(f"t = {t} must be {times}; at t = 0 there is no noise to take away.")
-        return self._denoise(self.params, x_t, t, labels)
+        if labels is not None:
+            check_labels(np.ravel(labels).tolist(), self._diffusion.classes)
+        return self._denoise(self.config.sampler.clip, self.config.sampler.percentile, self.params, x_t, t, labels)
+
+    def _denoised(self, clip, percentile, params, x_t, t, labels):
+        return denoiser(self._diffusion.model(params, labels), clip=clip, percentile=percentile)(x_t, t)[:2]
 
 
 def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:

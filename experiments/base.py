@@ -148,12 +148,13 @@ def get_config() -> ConfigDict:
                 euler=dict(s_churn=0.0, s_min=0.0, s_max=float("inf"), s_noise=1.0),
                 euler_ancestral=dict(eta=1.0),
                 predictor_corrector=dict(snr=0.16, corrections=1),
-                ode=dict(rtol=1e-5, atol=1e-5),
+                ode=dict(rtol=1e-5, atol=1e-5, max_steps=4096),  # with num_steps=1: each step of the grid starts anew
             ),
             grid=dict(
                 name="trailing",  # of ddpm/sampling/grids.py: trailing, leading, linspace, quadratic, log_snr, karras, explicit
                 final="zero",  # the last step leads to t = 0 without noise; 'sigma_min' to t_min
-                karras=dict(rho=7),
+                log_snr=dict(log_snr_min=-10.2),
+                karras=dict(rho=7.0, log_snr_min=-10.2),  # where they start, if there is less at T
                 explicit=dict(times=()),
             ),
             evaluation=dict(

@@ -59,7 +59,7 @@ class Process(abc.ABC):
 class Noiseless(Process):
     """A process that has no noise at t = 0, where it is x_0; VE and learned ones keep some, and samples are to be data.
 
-    The last step of a sampler is then to x0_hat, as score SDE's denoising step.
+    The last step of a solver is then to x0_hat, as score SDE's denoising step.
 
     Song et al. 2021 (score SDE), their code's `denoise`.
     """

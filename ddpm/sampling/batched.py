@@ -85,8 +85,13 @@ class BatchedSampler:
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
         guidance = guidance or Guide()
-        _check_labels(labels, guidance.scale, classes, null_label)
-        self._classes, self._labels, self._guidance_scale = classes, labels, guidance.scale
+        _check(labels, guidance.scale, classes, null_label)
+        self._classes, self._null_label, self._labels, self._guidance_scale = (
+            classes,
+            null_label,
+            labels,
+            guidance.scale,
+        )
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
@@ -104,7 +109,9 @@ class BatchedSampler:
 
         def drawn(params, key, indices, labels, times, num_steps, found, scale, keep_path):
             process, sampler, denoise = prepared(params, labels, times, found, scale)
-            prior, options = process.prior_scale, dict(num_steps=num_steps, keep_path=keep_path)
+            # A grid may start later than T, with less noise.
+            prior = process.prior_scale * process.sigma(times[0]) / process.sigma(process.T)
+            options = dict(num_steps=num_steps, keep_path=keep_path)
             return generate(sampler, denoise, times, per_index(key, indices), shape, prior_scale=prior, **options)
 
         def images(*given):
@@ -132,7 +139,7 @@ class BatchedSampler:
         """The same on another grid, of other labels or with another scale, with the same compiled programs."""
         if (guidance_scale == 1) != (self._guidance_scale == 1):
             raise InputError("guidance takes another program than none: make another sampler.")
-        _check_labels(labels, guidance_scale, self._classes, 0)
+        _check(labels, guidance_scale, self._classes, self._null_label)
         other = copy.copy(self)
         other._times, other._known = times, {}
         other._labels, other._guidance_scale = labels, guidance_scale
@@ -190,11 +197,19 @@ class BatchedSampler:
         return path[: len(self._times), :num]
 
     def lead(self, params: Any, x: np.ndarray) -> np.ndarray:
-        """Where the grid leads x [num, height, width, channels], real: with a rising grid encoding, with a falling one decoding."""
-        padded = np.zeros((-(-len(x) // self._devices) * self._devices, *self._shape), x.dtype)
-        padded[: len(x)] = x
-        labels = self._labels_of(0, np.arange(len(padded)))
-        return jax.device_get(self._jitted["led"](params, padded, labels, *self._steps(params)))[: len(x)]
+        """Where the grid leads x [num, height, width, channels], real: with a rising grid encoding, with a falling one decoding.
+
+        A model with classes is told the labels in turn, or the null label.
+        """
+        if self._classes and not self._labels and self._null_label is None:
+            raise InputError("this model knows no image without a class: give labels.")
+        size, led = self._batch_size, []
+        told = np.resize(np.asarray(self._labels or (self._null_label,)), len(x)) if self._classes else None
+        for start in range(0, len(x), size):
+            rows = np.arange(start, start + size).clip(max=len(x) - 1)  # filled up with the last
+            labels = told[rows].astype(np.int32) if self._classes else None
+            led.append(jax.device_get(self._jitted["led"](params, x[rows], labels, *self._steps(params))))
+        return np.concatenate(led)[: len(x)]
 
     def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
@@ -239,19 +254,28 @@ class BatchedSampler:
         return self._compiled[known]
 
 
-def _check_labels(labels: Sequence[int], guidance_scale: float | int, classes: int, null_label: int | None) -> None:
-    if not classes and (len(labels) or guidance_scale != 1):
-        raise InputError(
-            "sampler.labels and sampler.guidance.scale are for a model that is told classes: train it with condition.labels=True."
-        )
-    for label in labels:
-        if not 0 <= label < classes:
-            raise InputError(f"label {label} is none of the {classes} classes 0..{classes - 1} of the data.")
+def _check(labels: Sequence[int], guidance_scale: float | int, classes: int, null_label: int | None) -> None:
+    check_labels(labels, classes)
+    if guidance_scale != 1 and not classes:
+        raise InputError("guidance is for a model that is told classes: train it with condition.labels=True.")
     if guidance_scale != 1 and null_label is None:
         raise InputError(
-            f"sampler.guidance.scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
+            f"guidance_scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
             "with condition.label_dropout=0.1, or sample with scale 1."
         )
+
+
+def check_labels(labels: Sequence[int], classes: int) -> None:
+    """Refuses labels that are no classes.
+
+    Raises:
+      InputError: a label that is not in 0..classes-1, or a model without classes.
+    """
+    if len(labels) and not classes:
+        raise InputError("labels are for a model that is told classes: train it with condition.labels=True.")
+    for label in labels:
+        if label not in range(classes):
+            raise InputError(f"label {label} is none of the {classes} classes 0..{classes - 1} of the data.")
 
 
 def warn_of_broken(broken: int, num: int) -> None:

@@ -29,7 +29,7 @@ class Sampler(NamedTuple):
     """An algorithm.
 
     step: (denoise, x_t, t, s, keys, carry) -> Step, from time t to time s with one key per sample.
-    order: global order of convergence in the step size; of a stochastic one, in distribution (weak order).
+    order: global order of convergence in the step size; of a stochastic one, in distribution (weak order); 0 for none.
     start: (x_T, num_steps) -> the first carry.
     deterministic: it draws no noise, so that it also leads from data to noise.
     """
@@ -60,7 +60,7 @@ def generate(
     keys: Keys,
     shape: tuple[int, ...],
     *,
-    prior_scale: float = 1.0,
+    prior_scale: float | int | Float[Array, ""] = 1.0,
     num_steps: int | Int[Array, ""] | None = None,
     keep_path: bool = False,
 ) -> Run:

@@ -190,5 +190,5 @@ def check_form(process: Process, form: Form) -> None:
     alpha_T = process.alpha(process.T)
     if form is NOISE and not isinstance(alpha_T, jax.core.Tracer) and not alpha_T > 0:
         raise InputError(
-            "alpha_T = 0: a solver in eps_hat divides by it. Use dpm_solver_pp, unipc or ddim, which are in x0_hat."
+            "alpha_T = 0, and this sampler divides by it. Use dpm_solver_pp, unipc or ddim, which are in x0_hat."
         )

@@ -12,6 +12,7 @@ from ddpm.diffusion.process import Process
 from ddpm.errors import InputError, check_at_least, check_inside, unknown_name
 
 FINALS = ("zero", "sigma_min")
+LOG_SNR_MIN = -10.2  # of the linear schedule at T
 
 
 def trailing(process: Process, num_steps: int, *, final: str = "zero") -> np.ndarray:
@@ -27,7 +28,7 @@ def trailing(process: Process, num_steps: int, *, final: str = "zero") -> np.nda
 
 
 def leading(process: Process, num_steps: int, *, final: str = "zero") -> np.ndarray:
-    """Multiples of a stride from the data up, t_i = t_min + (num_steps - 1 - i) stride: T itself is left out.
+    """Multiples of a stride from the data up, t_i = t_min + (num_steps - 1 - i) stride: with 'zero' T itself is left out.
 
     The stride is T // num_steps of levels, as in the code of DDIM and improved DDPM, else (T - t_min) / num_steps.
 
@@ -69,30 +70,43 @@ def quadratic(process: Process, num_steps: int, *, final: str = "zero") -> np.nd
     return _ended(process, final, times)
 
 
-def log_snr(process: Process, num_steps: int, *, final: str = "zero") -> np.ndarray:
+def log_snr(
+    process: Process, num_steps: int, *, final: str = "zero", log_snr_min: float | int = LOG_SNR_MIN
+) -> np.ndarray:
     """Evenly spaced in log SNR from T to t_min, then the last step.
 
+    Args:
+      log_snr_min: where the grid starts, if there is less at T: the cosine schedule has e^-20 there, and steps through it
+        are wasted. diffusers' lambda_min_clipped is half of this.
     Raises:
-      InputError: num_steps < 1, or no signal at t = T.
+      InputError: num_steps < 1 or more than there are levels.
 
     Lu et al. 2022 (DPM-Solver), section 3.4.
     """
-    first, last = _log_snrs(process, num_steps, final)
+    first, last = _log_snrs(process, num_steps, final, log_snr_min)
     return _times(process, final, np.linspace(first, last, _inner(num_steps, final)))
 
 
-def karras(process: Process, num_steps: int, *, final: str = "zero", rho: float | int = 7) -> np.ndarray:
+def karras(
+    process: Process,
+    num_steps: int,
+    *,
+    final: str = "zero",
+    rho: float | int = 7,
+    log_snr_min: float | int = LOG_SNR_MIN,
+) -> np.ndarray:
     """sigma / alpha = (s_max^(1 / rho) + i / (num_steps - 1) (s_min^(1 / rho) - s_max^(1 / rho)))^rho, then the last step.
 
     Args:
       rho: how much shorter steps are at low noise; positive.
+      log_snr_min: as for log_snr.
     Raises:
       InputError: as for log_snr.
 
     Karras et al. 2022 (EDM), Eq. 5.
     """
     check_inside(0, np.inf, usual="EDM uses 7", rho=rho)
-    first, last = _log_snrs(process, num_steps, final)
+    first, last = _log_snrs(process, num_steps, final, log_snr_min)
     sigmas = np.linspace(np.exp(-first / 2 / rho), np.exp(-last / 2 / rho), _inner(num_steps, final)) ** rho
     return _times(process, final, -2 * np.log(sigmas))
 
@@ -106,7 +120,12 @@ def explicit(process: Process, num_steps: int, *, final: str = "zero", times: Se
       InputError: they are not so.
     """
     _check(process, num_steps, final)
-    found = np.asarray(times, np.float64)
+    try:
+        found = np.asarray(times, np.float64)
+    except ValueError as error:
+        raise InputError(f"grid.explicit.times = {times!r:.80} are no numbers: give them as (1000, 500, 0).") from error
+    if found.ndim != 1:
+        raise InputError(f"grid.explicit.times = {times!r:.80} are no list of numbers: give them as (1000, 500, 0).")
     end = _end(process, final)
     if len(found) != num_steps + 1:
         raise InputError(
@@ -118,7 +137,7 @@ def explicit(process: Process, num_steps: int, *, final: str = "zero", times: Se
         raise InputError(
             f"grid.explicit.times rise from {found[i]:g} to {found[i + 1]:g}: sampling goes from noise to data, so they must fall."
         )
-    if found[0] > process.T or found[-1] != end or (len(found) > 2 and found[-2] < process.t_min):
+    if found[0] > process.T or found[-1] != end or (final == "zero" and found[-2] < process.t_min):
         raise InputError(
             f"grid.explicit.times go from {found[0]:g} to {found[-1]:g}: they must start at T = {process.T:g} or below, and "
             f"end with {end:g}, after times of at least {process.t_min:g}."
@@ -163,11 +182,9 @@ def _whole(process: Process, times: np.ndarray) -> np.ndarray:
     return np.minimum(rising, process.T - place[::-1])[::-1].astype(np.int32)
 
 
-def _log_snrs(process: Process, num_steps: int, final: str) -> tuple[float, float]:
-    if final not in FINALS:
-        raise unknown_name("grid.final", final, FINALS)
-    check_at_least(1, num_steps=num_steps)
-    first, last = float(process.log_snr(process.T)), float(process.log_snr(process.t_min))
+def _log_snrs(process: Process, num_steps: int, final: str, log_snr_min: float | int) -> tuple[float, float]:
+    _check(process, num_steps, final)
+    first, last = max(float(process.log_snr(process.T)), log_snr_min), float(process.log_snr(process.t_min))
     if not np.isfinite([first, last]).all():
         raise InputError(f"log SNR runs from {first:g} to {last:g}: no grid of it is finite. Use the grid trailing.")
     return first, last
@@ -175,5 +192,6 @@ def _log_snrs(process: Process, num_steps: int, final: str) -> tuple[float, floa
 
 def _times(process: Process, final: str, log_snrs: np.ndarray) -> np.ndarray:
     inner = np.asarray(process.time(jnp.asarray(log_snrs[1:-1], jnp.result_type(float))), np.float64)
+    first = process.T if log_snrs[0] <= process.log_snr(process.T) else float(process.time(jnp.asarray(log_snrs[0])))
     last = [process.t_min] * (len(log_snrs) > 1)
-    return np.concatenate([[process.T], inner, last, [0.0] * (final == "zero")])
+    return np.concatenate([[first], inner, last, [0.0] * (final == "zero")])

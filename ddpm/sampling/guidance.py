@@ -40,6 +40,8 @@ class Guide:
     rescale: float | int = 0
 
     def __post_init__(self):
+        if not math.isfinite(self.scale):
+            raise InputError(f"guidance_scale = {self.scale} is no finite number; 1 is off, and papers use 1.5 to 8.")
         low, high = self.interval
         if not 0 <= low < high:
             raise InputError(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ddpm.diffusion.process import Process
 from ddpm.sampling.churn import ChurnSettings, churned, count
 from ddpm.sampling.driver import Sampler, Step
-from ddpm.sampling.euler import euler_step
+from ddpm.sampling.exponential import NOISE, check_form, first_order
 
 
 def heun(
@@ -26,20 +26,24 @@ def heun(
     Args:
       s_churn, s_min, s_max, s_noise: as of churn.py.
     Raises:
-      InputError: one of them out of range.
+      InputError: one of them out of range, or a process without signal at T.
 
     Karras et al. 2022 (EDM), Algorithms 1 and 2.
     """
     churn = ChurnSettings(s_churn, s_min, s_max, s_noise)
+    check_form(process, NOISE)
+
+    def euler_step(x_t, d, t, s):
+        return first_order(NOISE, process, x_t, d, t, s)
 
     def step(denoise, x_t, t, s, keys, num_steps):
         x_t, t = churned(churn, process, x_t, t, keys, num_steps)
         d_t = denoise(x_t, t).eps
-        x_s = euler_step(process, x_t, d_t, t, s)
+        x_s = euler_step(x_t, d_t, t, s)
         noisy = process.sigma(s) > 0
         x_s = jax.lax.cond(
             noisy,
-            lambda: euler_step(process, x_t, (d_t + denoise(x_s, s).eps) / 2, t, s),
+            lambda: euler_step(x_t, (d_t + denoise(x_s, s).eps) / 2, t, s),
             lambda: x_s,
         )
         return Step(x_s, jnp.where(noisy, 2, 1), num_steps)

@@ -16,6 +16,8 @@ def predictor_corrector(process: Process, *, snr: float | int = 0.16, correction
     corrector: x <- x + e score + sqrt(2 e) z,  e = 2 a (snr |z| / |score|)^2,  a = (alpha_t / alpha_s)^2
     predictor: x_s = (2 - alpha_t / alpha_s) x_t + b score + sqrt(b) z,  b the variance of q(x_t | x_s)
 
+    The corrector comes first, as in the authors' code. Its steps do not become smaller with those of the grid, so that only
+    without corrections the error of the distribution falls with the number of steps, at order 1.
     The norms are of one sample, where the authors' code takes their mean over the batch: a sample must not depend on the
     others.
 
@@ -48,7 +50,7 @@ def predictor_corrector(process: Process, *, snr: float | int = 0.16, correction
         noise = jnp.sqrt(variance) * normal(fold_in_all(keys, 0), x_t.shape[1:])
         return Step(x_s + jnp.where(s > 0, noise, 0), 1 + corrections)
 
-    return Sampler(step, 1)
+    return Sampler(step, 0 if corrections else 1)
 
 
 def _norm(x):
