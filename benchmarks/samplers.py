@@ -4,7 +4,8 @@ python benchmarks/samplers.py [--workdir runs/samplers] [--num 320] [--nfe 5 10 
 
 Trains a small network on Fashion-MNIST (experiments/samplers.py) if that is not done, draws the same number of images with each sampler and prints their Frechet distance to
 the test images by a classifier of the training images; beside it, how far the images of deterministic samplers are from
-those of the ODE solved to 1e-4, from the same noise. What is there already is not made again. A plot goes to the workdir.
+those of the ODE solved to 1e-4, from the same noise. Solvers in log SNR go along the grid of it, Heun along EDM's, all
+others along even times. What is there already is not made again. A plot goes to the workdir.
 """
 
 import argparse
@@ -23,10 +24,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
 CONVERGED = 20  # evaluations by which these are within the noise of a figure
+GRIDS = dict.fromkeys(("dpm_solver", "dpm_solver_pp", "deis", "unipc"), "log_snr") | {"heun": "karras"}  # else trailing
 HIGHER_ORDER = ("dpm_solver", "dpm_solver_pp", "deis", "unipc", "heun", "pndm")
 VARIANTS = {  # beside the defaults
     "ancestral": [{"variance": "beta"}, {"variance": "posterior"}, {"variance": "optimal"}],
     "ddim": [{"eta": 0.0}, {"eta": 1.0}],
+    "deis": [{"order": 2}, {"order": 3}],
     "dpm_solver": [{"order": 2}, {"order": 3}],
     "dpm_solver_pp": [
         {"order": 2},
@@ -34,7 +37,7 @@ VARIANTS = {  # beside the defaults
         {"order": 3},
         {"order": 3, "third_order": "paper"},
     ],
-    "unipc": [{"order": 2}, {"order": 3}],
+    "unipc": [{"order": 1}, {"order": 2}, {"order": 3}, {"order": 2, "variant": "bh1"}],
     "heun": [{}, {"s_churn": 10.0}],
     "euler": [{"s_churn": 10.0}],  # without churn it is ddim
     "euler_ancestral": [],  # it is ddim with eta
@@ -77,6 +80,7 @@ def main() -> None:
     print("| sampler | " + " | ".join(map(str, arguments.nfe)) + " |\n|---|" + "---:|" * len(arguments.nfe))
     curves = {}
     for name in names.public(sampling):
+        run.config.grid.name = GRIDS.get(name, "trailing")
         for options in VARIANTS.get(name, [{}]):
             told = name + "".join(f", {key} {value}" for key, value in options.items())
             cells, curve = [], []

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -83,11 +84,11 @@ class Run:
             raise InputError(
                 f"images are {images.dtype} of shape {images.shape[1:]}; they must be uint8 of shape {self.facts.shape}."
             )
-        return self._led(np.asarray(to_images(images)), choice, rising=True)
+        return self._led(np.asarray(to_images(jnp.asarray(images))), choice, rising=True)
 
     def decode(self, x_T: np.ndarray, **choice) -> np.ndarray:
         """The images that `encode` made x_T of, uint8, but for the error of the steps; `choice` as there."""
-        return np.asarray(to_pixels(self._led(x_T, choice, rising=False)))
+        return np.asarray(to_pixels(jnp.asarray(self._led(x_T, choice, rising=False))))
 
     def _led(self, x, choice, rising):
         config = build.with_sampler(self.config, **({"sampler": "ddim"} | choice))

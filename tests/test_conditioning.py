@@ -1,5 +1,7 @@
 """Classes: from the data to the network, left out at random, asked for, and guidance by them."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,6 +218,20 @@ def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
     assert next(plain.batches(params, 8, seed=0)).nfe.tolist() == [5] * 8
 
 
+def test_what_an_image_is_led_to_depends_on_its_own_class_alone(tiny):
+    sampler, params = make_batched(tiny)
+    times = grids.trailing(table(), 5, final="sigma_min")[::-1]
+    x = np.random.default_rng(0).uniform(-1, 1, (11, 8, 8, 1)).astype(np.float32)
+    of_null = sampler.along(times).lead(params, x)
+    np.testing.assert_array_equal(sampler.along(times).lead(params, x[3:4]), of_null[3:4])
+    told = sampler.along(times, (2, 0)).lead(params, x)
+    np.testing.assert_array_equal(sampler.along(times, (0,)).lead(params, x[3:4]), told[3:4])
+    assert (told != of_null).any()
+    always, params = make_batched(tiny, dropout=0.0)
+    with pytest.raises(InputError, match=r"^this model knows no image without a class: give labels.$"):
+        always.along(times).lead(params, x)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -225,18 +241,18 @@ def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
         ),
         (
             lambda tiny: make_batched(tiny, dropout=0.0, guidance=Guide(2.0)),
-            "sampler.guidance.scale = 2.0 needs what the model says without a class, which it never learned: train it with "
+            "guidance_scale = 2.0 needs what the model says without a class, which it never learned: train it with "
             "condition.label_dropout=0.1, or sample with scale 1.",
         ),
         (
-            lambda tiny: batched._check_labels((1,), 1, 0, None),
-            "sampler.labels and sampler.guidance.scale are for a model that is told classes: train it with "
-            "condition.labels=True.",
+            lambda tiny: batched.check_labels((1,), 0),
+            "labels are for a model that is told classes: train it with condition.labels=True.",
         ),
         (
             lambda tiny: Guide(interval=(2, 1)),
             "sampler.guidance.interval = (2, 1) holds no sigma / alpha: give (low, high), 0 <= low < high.",
         ),
+        (lambda tiny: Guide(math.nan), "guidance_scale = nan is no finite number; 1 is off, and papers use 1.5 to 8."),
         (lambda tiny: Guide(rescale=2), "sampler.guidance.rescale = 2 is not in [0, 1]; Lin et al. use 0.7."),
         (
             lambda tiny: objective.diffusion(told(tiny), (8, 8, 1)),

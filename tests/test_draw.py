@@ -51,7 +51,9 @@ def test_other_settings_do_not_go_on_from_there(tmp_path):
         draw(out, sampler)
     sampler.stop = None
     draw(out, sampler, seed=1)
-    assert sampler.firsts == [0, 0] and [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+    assert sampler.firsts == [0, 0]
+    draw(out, sampler)  # and the first job is still there to go on with
+    assert sampler.firsts == [0, 0, 8] and [path.name for path in tmp_path.iterdir()] == ["x.npz"]
 
 
 def test_the_first_64_are_returned_for_a_picture(tmp_path):
@@ -68,5 +70,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         draw(tmp_path / "x.png", Sampler())
     assert (
-        str(caught.value) == f"--out={tmp_path}/x.png must end with .npz, the kind of file that samples are written to."
+        str(caught.value)
+        == f"--out={tmp_path}/x.png must be a file that ends with .npz, the kind that samples are written to."
     )

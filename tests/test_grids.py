@@ -20,17 +20,14 @@ GRIDS = {name: grid for name, grid in names.public(grids).items() if name != "ex
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_grid_falls_from_T_to_zero_or_t_min(grid, process, final):
     process = PROCESSES[process]
-    if grid in ("log_snr", "karras") and not np.isfinite(process.log_snr(float(process.T))):
-        with pytest.raises(
-            InputError, match=r"^log SNR runs from -inf to .*: no grid of it is finite. Use the grid trailing."
-        ):
-            GRIDS[grid](process, 5)
-        return
     for num_steps in (1, 2, 5, 30, 300):
         times = GRIDS[grid](process, num_steps, final=final)
         assert len(times) == num_steps + 1 and times[-1] == (0 if final == "zero" else process.t_min)
         assert (np.diff(times) < 0).all() and (num_steps == 1 or times[-2] >= process.t_min)
-        assert times[0] == process.T or (grid == "leading" and times[0] < process.T)
+        if grid in ("log_snr", "karras") and process.log_snr(process.T) < -10.2:
+            assert process.log_snr(times[0]) == pytest.approx(-10.2, abs=1e-6)
+        else:
+            assert times[0] == process.T or (grid == "leading" and times[0] < process.T)
 
 
 def test_the_grids_of_a_table_are_those_of_the_literature():
@@ -89,17 +86,18 @@ def test_a_list_of_times_that_is_none_is_refused(options, message):
 @pytest.mark.parametrize(
     ("num_steps", "final", "most"), [(0, "zero", 1000), (1001, "zero", 1000), (1000, "sigma_min", 999)]
 )
-@pytest.mark.parametrize("grid", ["trailing", "leading", "linspace", "quadratic"])
+@pytest.mark.parametrize("grid", ["trailing", "leading", "linspace", "quadratic", "log_snr", "karras"])
 def test_steps_that_the_process_has_not_are_refused(grid, num_steps, final, most):
     with pytest.raises(InputError, match=rf"^num_steps = {num_steps} is not in 1..{most}: a process of T = 1000 "):
         GRIDS[grid](PROCESSES["VP linear"], num_steps, final=final)
 
 
 @pytest.mark.parametrize("grid", [grids.log_snr, grids.karras])
-def test_a_table_without_signal_at_T_has_no_grid_of_log_snr(grid):
+def test_a_table_without_signal_at_T_starts_where_there_is_some(grid):
     vp = VP(rescale.zero_terminal_snr(schedules.cosine(1000)))
+    assert 990 < grid(vp, 10)[0] < 1000
     with pytest.raises(InputError, match=r"^log SNR runs from -inf to "):
-        grid(vp, 10)
+        grid(vp, 10, log_snr_min=-np.inf)
 
 
 def test_karras_is_the_formula_of_edm():

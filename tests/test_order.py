@@ -100,12 +100,18 @@ def test_the_error_falls_with_the_order_that_is_stated(name):
     assert sampler.order == order and sampler.deterministic
     found = errors(sampler, even_in_log_snr)
     slope = -np.polyfit(np.log(STEPS), np.log(found), 1)[0]
-    print(name, slope, found)
     assert slope == pytest.approx(order, abs=0.15)
 
 
-def test_print():
-    for n, o in (("rk", {}), ("plms", {"runge_kutta": False})):
-        found = errors(pndm(vp(), **o), even_in_t)
-        print(n, -np.polyfit(np.log(STEPS), np.log(found), 1)[0], found)
-    print(errors(ode(vp(), rtol=1e-8, atol=1e-8), even_in_t, steps=(1,)))
+@pytest.mark.parametrize("runge_kutta", [True, False])
+def test_pndm_is_of_second_order_on_even_times(runge_kutta):
+    sampler = pndm(vp(), runge_kutta=runge_kutta)
+    found = errors(sampler, even_in_t)
+    slope = -np.polyfit(np.log(STEPS), np.log(found), 1)[0]
+    assert slope == pytest.approx(sampler.order, abs=0.15)
+
+
+def test_the_adaptive_ode_is_as_exact_as_its_tolerance():
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        (found,) = errors(ode(vp(), rtol=tolerance, atol=tolerance), even_in_t, steps=(1,))
+        assert tolerance / 100 < found < 10 * tolerance

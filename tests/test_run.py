@@ -55,6 +55,31 @@ def test_options_of_a_sampler_are_heeded_and_its_program_is_kept(workdir):
         opened.sample(2, sampler="dimm")
 
 
+def test_images_are_encoded_and_decoded_again(workdir):
+    opened = ddpm.load(workdir)
+    images = opened.sample(3, sampler="ddim", num_steps=50)
+    x_T = opened.encode(images, num_steps=50)
+    assert x_T.shape == images.shape and x_T.dtype == np.float32
+    back = opened.decode(x_T, num_steps=50)
+    assert back.dtype == np.uint8 and np.abs(back.astype(int) - images).mean() < 12
+    np.testing.assert_array_equal(opened.encode(images[1:2], num_steps=50), x_T[1:2])
+    with pytest.raises(InputError, match=r"^sampler 'ancestral' draws noise: encode with ddim at eta 0, "):
+        opened.encode(images, sampler="ancestral")
+    with pytest.raises(InputError, match=r"^images are float32 of shape \(8, 8, 1\); they must be uint8 of shape "):
+        opened.encode(x_T)
+
+
+def test_denoise_clips_as_it_is_told_now(workdir):
+    opened = ddpm.load(workdir)
+    x_t = 5 * jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    clipped, _ = opened.denoise(x_t, 900)
+    opened.config.sampler.clip = False
+    free, _ = opened.denoise(x_t, 900)
+    assert np.abs(clipped).max() <= 1 < np.abs(free).max()
+    with pytest.raises(InputError, match=r"^labels are for a model that is told classes"):
+        opened.denoise(x_t, 900, 1)
+
+
 def test_denoise_gives_what_the_noised_image_is_made_of(workdir):
     opened = ddpm.load(workdir)
     x_t = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))

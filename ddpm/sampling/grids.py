@@ -12,7 +12,8 @@ from ddpm.diffusion.process import Process
 from ddpm.errors import InputError, check_at_least, check_inside, unknown_name
 
 FINALS = ("zero", "sigma_min")
-LOG_SNR_MIN = -10.2  # of the linear schedule at T
+LOG_SNR_MIN = -10.2  # a little less than that of the linear schedule at T
+ROUNDING = 1e-5
 
 
 def trailing(process: Process, num_steps: int, *, final: str = "zero") -> np.ndarray:
@@ -111,7 +112,7 @@ def karras(
     return _times(process, final, -2 * np.log(sigmas))
 
 
-def explicit(process: Process, num_steps: int, *, final: str = "zero", times: Sequence[float | int] = ()) -> np.ndarray:
+def explicit(process: Process, num_steps: int, *, final: str = "zero", times: Sequence = ()) -> np.ndarray:
     """A list of times.
 
     Args:
@@ -192,6 +193,7 @@ def _log_snrs(process: Process, num_steps: int, final: str, log_snr_min: float |
 
 def _times(process: Process, final: str, log_snrs: np.ndarray) -> np.ndarray:
     inner = np.asarray(process.time(jnp.asarray(log_snrs[1:-1], jnp.result_type(float))), np.float64)
-    first = process.T if log_snrs[0] <= process.log_snr(process.T) else float(process.time(jnp.asarray(log_snrs[0])))
+    whole = log_snrs[0] <= process.log_snr(process.T) + ROUNDING
+    first = process.T if whole else float(process.time(jnp.asarray(log_snrs[0])))
     last = [process.t_min] * (len(log_snrs) > 1)
     return np.concatenate([[first], inner, last, [0.0] * (final == "zero")])

@@ -28,7 +28,7 @@ def pndm(process: Process, *, runge_kutta: bool = True) -> Sampler:
     """DDIM's step with the eps_hat of a linear multistep method: (55 e_0 - 59 e_1 + 37 e_2 - 9 e_3) / 24.
 
     Args:
-      runge_kutta: start with three pseudo Runge-Kutta steps of four evaluations (PNDM, num_steps + 9 in all), or with the
+      runge_kutta: start with three pseudo Runge-Kutta steps of four evaluations (PNDM, num_steps + 9 in all where there are more than 3), or with the
         lower orders, the first step repeated with the mean of both ends (PLMS, num_steps + 1).
     Raises:
       InputError: a process without signal at T.
