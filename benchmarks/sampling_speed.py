@@ -65,6 +65,15 @@ def pair(channels: int, mults: tuple[int, ...], size: int, image_channels: int) 
     return ours, theirs
 
 
+def check_same(ours: UNet, params: dict, theirs: UNet2DModel, shape: tuple[int, ...]) -> None:
+    """Raises AssertionError if the networks do not say the same."""
+    x, t = np.random.default_rng(0).standard_normal(shape, np.float32), np.array([1, 900])
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(np.moveaxis(x, -1, 1)), torch.from_numpy(t)).sample
+    found = jax.jit(lambda params: ours.apply({"params": params}, x, t))(params)
+    np.testing.assert_allclose(np.moveaxis(np.asarray(found), -1, 1), expected, atol=1e-4)
+
+
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,6 +103,8 @@ def main() -> None:
             split=sharding.split(mesh),
         )
         params = jax.device_put(params, sharding.replicated(mesh))
+        check_same(ours, params, theirs, (2, size, size, image_channels))
+        theirs = theirs.to(memory_format=torch.channels_last)  # which is faster
         pipeline = DDIMPipeline(theirs, DDIMScheduler(timestep_spacing="leading", clip_sample=True))
         pipeline.set_progress_bar_config(disable=True)
         run = {

@@ -109,7 +109,7 @@ def with_sampler(
     section.num_steps = section.num_steps if num_steps is None else operator.index(num_steps)
     section.batch_size = section.batch_size if batch_size is None else batch_size
     if labels is not None:
-        section.labels = (labels,) if isinstance(labels, int) else tuple(map(int, labels))
+        section.labels = tuple(np.atleast_1d(labels).tolist())
     section.guidance.scale = section.guidance.scale if guidance_scale is None else float(guidance_scale)
     section[own_name(section)] = options_of(section) | options
     return config

@@ -44,11 +44,15 @@ def draw_to(
     if first:
         progress(f"{first}/{num} images are in {parts}: goes on from there")
     began = time.monotonic()
-    for batch in draw(first):
-        chunks.append({name: rows for name, rows in batch._asdict().items() if rows is not None})
-        done += len(batch.images)
-        rate = (done - first) / (time.monotonic() - began)
-        progress(f"{done}/{num} images, {rate:.3g} a second, {(num - done) / rate:.0f} s to go")
+    try:
+        for batch in draw(first):
+            chunks.append({name: rows for name, rows in batch._asdict().items() if rows is not None})
+            done += len(batch.images)
+            rate = (done - first) / (time.monotonic() - began)
+            progress(f"{done}/{num} images, {rate:.3g} a second, {(num - done) / rate:.0f} s to go")
+    except KeyboardInterrupt:
+        progress(f"interrupted: {done}/{num} images are in {parts}; the same command goes on from there")
+        raise
     warn_of_broken(num - sum(int(finite.sum()) for finite in chunks.read("finite", 0, num)), num)
     _assemble(out, chunks, num)
     nfe = float(np.concatenate(list(chunks.read("nfe", 0, num))).mean())

@@ -36,6 +36,7 @@ def sample(
     run = _open(config, workdir, **opening)
     choice = run.config.sampler
     name = f"step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
+    name += f"_w{choice.guidance.scale:g}" if choice.guidance.scale != 1 else ""
     out = out or workdir / "samples" / f"{name}.npz"
     about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
     progress = functools.partial(print, flush=True)

@@ -55,6 +55,15 @@ def test_options_of_a_sampler_are_heeded_and_its_program_is_kept(workdir):
         opened.sample(2, sampler="dimm")
 
 
+def test_the_optimal_variance_of_a_run_is_measured_and_makes_images(workdir):
+    opened = ddpm.load(workdir)
+    saturated = [
+        np.isin(opened.sample(16, sampler="ancestral", num_steps=5, variance=variance), (0, 255)).mean()
+        for variance in ("posterior", "optimal")
+    ]
+    assert saturated[1] < saturated[0] + 0.2
+
+
 def test_images_are_encoded_and_decoded_again(workdir):
     opened = ddpm.load(workdir)
     images = opened.sample(3, sampler="ddim", num_steps=50)
