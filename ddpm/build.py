@@ -110,7 +110,7 @@ def with_sampler(
     section.batch_size = section.batch_size if batch_size is None else batch_size
     if labels is not None:
         section.labels = tuple(np.atleast_1d(labels).tolist())
-    section.guidance.scale = section.guidance.scale if guidance_scale is None else float(guidance_scale)
+    config.guidance.scale = config.guidance.scale if guidance_scale is None else float(guidance_scale)
     section[own_name(section)] = options_of(section) | options
     return config
 
@@ -148,7 +148,7 @@ def batched_sampler(
         classes=made.classes,
         null_label=made.null_label,
         labels=tuple(section.labels),
-        guidance=Guide(**section.guidance),
+        guidance=Guide(**config.guidance),
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
 

@@ -1,6 +1,5 @@
 """Experiments: read from JSON, and compared with the one a run was started with."""
 
-import functools
 import json
 
 from ml_collections import ConfigDict
@@ -30,9 +29,9 @@ NEWER = {
     "condition.label_dropout": 0.1,
     "sampler.percentile": 0.0,
     "sampler.labels": [],
-    "sampler.guidance.scale": 1.0,
-    "sampler.guidance.interval": [0.0, float("inf")],
-    "sampler.guidance.rescale": 0.0,
+    "guidance.scale": 1.0,
+    "guidance.interval": [0.0, float("inf")],
+    "guidance.rescale": 0.0,
     "grid.final": "zero",
 }
 RENAMED = {("grid.name", "uniform"): "trailing"}
@@ -58,8 +57,8 @@ def up_to_date(values: dict) -> dict:
     """A JSON configuration of any age as one of today, which does the same."""
     values = json.loads(json.dumps(values))
     for dotted, value in NEWER.items():
-        *sections, key = dotted.split(".")
-        functools.reduce(lambda section, name: section.setdefault(name, {}), sections, values).setdefault(key, value)
+        section, _, key = dotted.partition(".")
+        values.setdefault(section, {}).setdefault(key, value)
     for (dotted, old), new in RENAMED.items():
         section, _, key = dotted.partition(".")
         if values[section].get(key) == old:

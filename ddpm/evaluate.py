@@ -233,7 +233,7 @@ def provenance(config: ConfigDict, params: Any, *, name: str, step: int, seed: i
         "percentile": section.percentile,
         "seed": seed,
         "labels": list(section.labels) or ("drawn evenly" if config.condition.labels else None),
-        "guidance": section.guidance.to_dict() if config.condition.labels else None,
+        "guidance": config.guidance.to_dict() if config.condition.labels else None,
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }

@@ -144,7 +144,7 @@ def _drawing() -> dict:
     """What the flags change in how images are drawn."""
     chosen = {
         "sampler.labels": tuple(_whole("labels", label) for label in LABELS.value),
-        "sampler.guidance.scale": GUIDANCE.value,
+        "guidance.scale": GUIDANCE.value,
     }
     return {key: value for key, value in chosen.items() if value not in (None, ())}
 

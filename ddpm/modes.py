@@ -26,7 +26,13 @@ from ddpm.evaluation.neighbours import nearest
 from ddpm.report import collect, page
 from ddpm.run import Run, load
 
-TAKEN = ("sampler", "grid", "evaluation", "data")  # sections of a configuration that a trained run takes anew
+TAKEN = (
+    "sampler",
+    "guidance",
+    "grid",
+    "evaluation",
+    "data",
+)  # sections of a configuration that a trained run takes anew
 
 
 def sample(
@@ -36,7 +42,7 @@ def sample(
     run = _open(config, workdir, **opening)
     choice = run.config.sampler
     name = f"step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
-    name += f"_w{choice.guidance.scale:g}" if choice.guidance.scale != 1 else ""
+    name += f"_w{run.config.guidance.scale:g}" if run.config.guidance.scale != 1 else ""
     out = out or workdir / "samples" / f"{name}.npz"
     about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
     progress = functools.partial(print, flush=True)

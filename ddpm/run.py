@@ -55,12 +55,12 @@ class Run:
 
     def _along(self, config: ConfigDict, times: np.ndarray) -> BatchedSampler:
         section = config.sampler  # of which one program serves all grids, labels and scales
-        guidance = section.guidance.to_dict() | {"scale": section.guidance.scale == 1}
+        guidance = config.guidance.to_dict() | {"scale": config.guidance.scale == 1}
         anew = {"num_steps": None, "labels": None, "guidance": guidance}
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        return self._samplers[program].along(times, tuple(section.labels), section.guidance.scale)
+        return self._samplers[program].along(times, tuple(section.labels), config.guidance.scale)
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""

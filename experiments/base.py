@@ -130,11 +130,6 @@ def get_config() -> ConfigDict:
                 batch_size=64,  # images drawn at once, over all devices
                 clip=True,  # clip x0_hat to [-1, 1]
                 labels=(),  # classes asked for, in turn; (): drawn evenly
-                guidance=dict(  # by the class
-                    scale=1.0,  # 0 unconditional, 1 off, > 1 guided
-                    interval=(0.0, float("inf")),  # sigma / alpha at which it is guided
-                    rescale=0.0,  # 0 to 1: bring the spread of x0_hat back to the class's own
-                ),
                 percentile=0.0,  # of |x0_hat| of an image, such as 0.995: dynamic thresholding; 0 for none
                 ancestral=dict(variance="beta"),  # or posterior, optimal, or learned by losses hybrid and vlb
                 ddim=dict(eta=0.0),
@@ -149,6 +144,11 @@ def get_config() -> ConfigDict:
                 euler_ancestral=dict(eta=1.0),
                 predictor_corrector=dict(snr=0.16, corrections=1),
                 ode=dict(rtol=1e-5, atol=1e-5, max_steps=4096),  # with num_steps=1: each step of the grid starts anew
+            ),
+            guidance=dict(  # by the class
+                scale=1.0,  # 0 unconditional, 1 off, > 1 guided
+                interval=(0.0, float("inf")),  # sigma / alpha at which it is guided
+                rescale=0.0,  # 0 to 1: bring the spread of x0_hat back to the class's own
             ),
             grid=dict(
                 name="trailing",  # of ddpm/sampling/grids.py: trailing, leading, linspace, quadratic, log_snr, karras, explicit

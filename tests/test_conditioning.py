@@ -250,10 +250,10 @@ def test_what_an_image_is_led_to_depends_on_its_own_class_alone(tiny):
         ),
         (
             lambda tiny: Guide(interval=(2, 1)),
-            "sampler.guidance.interval = (2, 1) holds no sigma / alpha: give (low, high), 0 <= low < high.",
+            "guidance.interval = (2, 1) holds no sigma / alpha: give (low, high), 0 <= low < high.",
         ),
         (lambda tiny: Guide(math.nan), "guidance_scale = nan is no finite number; 1 is off, and papers use 1.5 to 8."),
-        (lambda tiny: Guide(rescale=2), "sampler.guidance.rescale = 2 is not in [0, 1]; Lin et al. use 0.7."),
+        (lambda tiny: Guide(rescale=2), "guidance.rescale = 2 is not in [0, 1]; Lin et al. use 0.7."),
         (
             lambda tiny: objective.diffusion(told(tiny), (8, 8, 1)),
             "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "

@@ -7,9 +7,10 @@ from experiments import base, digits
 def of_old():
     values = to_json(digits.get_config())
     for dotted in NEWER:
-        values[dotted.partition(".")[0]].pop(dotted.split(".")[1], None)
+        section, _, key = dotted.partition(".")
+        del values[section][key]
     values["grid"]["name"] = "uniform"
-    del values["condition"]
+    del values["condition"], values["guidance"]
     return values
 
 

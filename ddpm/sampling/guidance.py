@@ -45,10 +45,10 @@ class Guide:
         low, high = self.interval
         if not 0 <= low < high:
             raise InputError(
-                f"sampler.guidance.interval = {tuple(self.interval)} holds no sigma / alpha: give (low, high), 0 <= low < high."
+                f"guidance.interval = {tuple(self.interval)} holds no sigma / alpha: give (low, high), 0 <= low < high."
             )
         if not 0 <= self.rescale <= 1:
-            raise InputError(f"sampler.guidance.rescale = {self.rescale} is not in [0, 1]; Lin et al. use 0.7.")
+            raise InputError(f"guidance.rescale = {self.rescale} is not in [0, 1]; Lin et al. use 0.7.")
 
     @property
     def is_on(self) -> bool:
