@@ -208,7 +208,7 @@ from ddpm.data.tfds import prepare, tfds
 from ddpm.errors import InputError
 read = tfds(**{where})
 print(read.facts.shape, read.facts.count, read.facts.classes)
-print(in_memory(read).shape, next(grain_batches(read, 0, 8, 0)).shape)
+print(in_memory(read).shape, next(grain_batches(read, 0, 8, 0)).pixels.shape)
 for wrong in (dict(dataset="cifar"), dict(dataset="cifar10"), dict(dataset="ddpm_colour", split="trian")):
     try:
         tfds(data_dir={where["data_dir"]!r}, **wrong)
