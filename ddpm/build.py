@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddpm.data.images import Dataset
+from ddpm.condition import NOTHING, Condition
+from ddpm.data.images import Dataset, Labels
 from ddpm.data.pipeline import Feed, feed
 from ddpm.diffusion.process import Noiseless
 from ddpm.diffusion.variance import check_learned
@@ -21,6 +22,7 @@ from ddpm.names import call, find, options_of, own_name
 from ddpm.objective import Diffusion, loss, times_drawn
 from ddpm.sampling import eps_power, grids
 from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.conditions import Asked, of_classes
 from ddpm.sampling.guidance import Guide
 from ddpm.training import loop, optimizer, sharding, step
 
@@ -77,8 +79,8 @@ def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransforma
         tx,
         step.ema_decay(config.ema.decay, config.ema.warmup),
         stratified=config.timesteps.stratified,
-        null_label=made.null_label,
-        label_dropout=config.condition.label_dropout if made.classes else 0,
+        null=made.null,
+        null_rate=config.condition.null_rate,
         accumulate=config.optimizer.accumulate,
         **options,
     )
@@ -145,9 +147,8 @@ def batched_sampler(
         batch_size=section.batch_size,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
-        classes=made.classes,
-        null_label=made.null_label,
-        labels=tuple(section.labels),
+        null=made.null,
+        asked=asked(config, made),
         guidance=Guide(**config.guidance),
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
@@ -156,12 +157,13 @@ def batched_sampler(
 def _eps_power(config: ConfigDict, made: Diffusion) -> Callable:
     """(params, times) -> what ancestral sampling with the optimal variance has to know, by images of `config.data`."""
     measure = jax.jit(
-        lambda params, some, times: eps_power.measured(made.model(params, some.labels), some.pixels, times)
+        lambda params, some, times: eps_power.measured(made.model(params, some.condition), some.pixels, times)
     )
 
     @functools.cache
     def examples():
-        return eps_power.some_examples(dataset(config), labelled=bool(made.classes))
+        images = dataset(config)
+        return eps_power.some_examples(images, conditions(made, images))
 
     return lambda params, times: measure(
         params, examples(), jnp.asarray(times, jax.dtypes.canonicalize_dtype(times.dtype))
@@ -193,7 +195,23 @@ def plan(config: ConfigDict) -> loop.Plan:
     )
 
 
-def batches(config: ConfigDict, images: Dataset, **shardings) -> Feed:
+def conditions(made: Diffusion, images: Dataset) -> Condition:
+    """What a model is told of the images of a set, row i of image i.
+
+    Raises:
+      InputError: it is told what is not known of them.
+    """
+    if made.classes and images.labels is None:
+        raise InputError("the model is told classes, and these images have none: take images of known classes.")
+    return Condition(Labels(images.labels)) if made.classes else NOTHING
+
+
+def asked(config: ConfigDict, made: Diffusion) -> Asked:
+    """What the images of `config.sampler` are asked for."""
+    return of_classes(made.classes, tuple(config.sampler.labels))
+
+
+def batches(config: ConfigDict, made: Diffusion, images: Dataset, **shardings) -> Feed:
     """The batches of an experiment."""
     return feed(
         images,
@@ -201,6 +219,6 @@ def batches(config: ConfigDict, images: Dataset, **shardings) -> Feed:
         batch_size=config.training.batch_size,
         flip=config.data.flip,
         resident_bytes=config.data.resident_bytes,
-        labelled=config.condition.labels,
+        conditions=conditions(made, images),
         **shardings,
     )

@@ -26,7 +26,7 @@ FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout
 # Keys that are newer than some runs, with what those did.
 NEWER = {
     "condition.labels": False,
-    "condition.label_dropout": 0.1,
+    "condition.null_rate": 0.1,
     "sampler.percentile": 0.0,
     "sampler.labels": [],
     "guidance.scale": 1.0,
@@ -35,6 +35,7 @@ NEWER = {
     "grid.final": "zero",
 }
 RENAMED = {("grid.name", "uniform"): "trailing"}
+MOVED = {"condition.label_dropout": "condition.null_rate"}
 
 
 def to_json(config: ConfigDict) -> dict:
@@ -56,6 +57,10 @@ def from_json(values: dict) -> ConfigDict:
 def up_to_date(values: dict) -> dict:
     """A JSON configuration of any age as one of today, which does the same."""
     values = json.loads(json.dumps(values))
+    for old, new in MOVED.items():
+        (section, old), new = old.split("."), new.rpartition(".")[2]
+        if old in values.get(section, {}):
+            values[section][new] = values[section].pop(old)
     for dotted, value in NEWER.items():
         section, _, key = dotted.partition(".")
         values.setdefault(section, {}).setdefault(key, value)

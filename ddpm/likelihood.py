@@ -52,18 +52,15 @@ def likelihood(
     ):  # of p_theta: what it learned, or what ancestral sampling draws with
         options["variance"] = "learned" if diffusion.learned_variance else config.sampler.ancestral.variance
         check_learned(options["variance"], diffusion.learned_variance)
+    told = jax.tree.map(
+        lambda rows: np.stack([rows[int(i)] for i in source.chosen]), build.conditions(diffusion, dataset)
+    )
     about = {"step": step, "params": "EMA", "params_sha256": sources.params_digest(params), "seed": seed}
     arrays = bits_per_dim.rows_of(
         function, options, diffusion.model, params, source,
-        seed=seed, batch_size=section.batch_size, labelled=_labelled(diffusion, dataset), about=about, cache=cache, progress=progress,
+        seed=seed, batch_size=section.batch_size, conditions=told, about=about, cache=cache, progress=progress,
     )  # fmt: skip
     about = {"kind": "run", "name": name, **about, "when": "afterwards"}
     found = bits_per_dim.figures(arrays)
     settings = {metric: options | getattr(function, "told", {})}
     return records.record(found, about, source.about, {"name": "likelihood"}, settings, checkpoint.versions()), arrays
-
-
-def _labelled(diffusion: objective.Diffusion, dataset: Dataset) -> bool:
-    if diffusion.classes and dataset.labels is None:
-        raise InputError("the model is told classes, and these images have none: take images of known classes.")
-    return bool(diffusion.classes)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ddpm.condition import NOTHING, Condition, same_for_all
 from ddpm.diffusion import (
     continuous,
     losses,
@@ -34,7 +35,7 @@ class Network(NamedTuple):
     """A backbone as two functions.
 
     init: key -> params.
-    apply: (params, x_t, t, labels=None, *, train=False, key=None) -> output; `key` is for dropout.
+    apply: (params, x_t, t, condition, *, train=False, key=None) -> output; `key` is for dropout.
     """
 
     init: Callable
@@ -91,15 +92,15 @@ def loss(config: ConfigDict) -> Loss:
 
 
 class Diffusion(NamedTuple):
-    """A model as functions of its parameters: init: key -> params; model: (params, labels=None, *, train=False, key=None) -> Model.
+    """A model as functions of its parameters: init: key -> params; model: (params, condition=None, *, train=False, key=None) -> Model.
 
-    A model with classes is told `labels`, integers [batch] or one for all; with None the null label.
+    Without a condition a model that can be told one is told the null condition.
 
     process: as it is before training.
     learned_variance: whether it learns one.
     learned_process: whether the process is learned.
     classes: how many the network tells apart; 0 if it is told none.
-    null_label: what stands for no class; None if it learned none.
+    null: what stands for no condition, of one sample; None if it learned none.
     """
 
     process: Process
@@ -108,7 +109,7 @@ class Diffusion(NamedTuple):
     learned_variance: bool
     learned_process: bool
     classes: int = 0
-    null_label: int | None = None
+    null: Condition | None = None
 
 
 def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0) -> Diffusion:
@@ -125,11 +126,9 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
             "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
             "an .npz with labels, most TFDS sets), or set it to False."
         )
-    check_inside(
-        -1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.label_dropout": told.label_dropout}
-    )
+    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.null_rate": told.null_rate})
     classes = classes if told.labels else 0
-    null_label = classes if classes and told.label_dropout else None
+    null = Condition(np.int32(classes)) if classes and told.null_rate else None
     forward, trained_by = process(config), loss(config)
     init_process, process_of = _process(config)
     is_learned = bool(jax.eval_shape(init_process, jax.random.key(0)))
@@ -140,32 +139,39 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
         )
     prediction = chosen("prediction", predictions, config.prediction)
     check(forward, prediction, config.prediction.name)
-    rows = classes + (null_label is not None)
-    net = network(config, shape, trained_by.outputs * shape[-1], rows)
+    rows = classes + (null is not None)
+    some = Condition(np.int32(0)) if classes else NOTHING
+    net = network(config, shape, trained_by.outputs * shape[-1], some, rows)
     learned_variance = trained_by.outputs == 2
 
     def init(key):
         more = {"uncertainty": uncertainty.init()} if trained_by.learns_uncertainty else {}
         return net.init(key) | init_process(jax.random.fold_in(key, 0)) | more
 
-    def model(params, labels=None, *, train=False, key=None):
-        if classes and labels is None and null_label is None:
+    def model(params, condition=None, *, train=False, key=None):
+        if condition is None and jax.tree.leaves(some) and null is None:
             raise InputError(
-                "this model was trained without condition.label_dropout, so it has no null label: give it labels."
+                "this model was trained without condition.null_rate, so it knows no image of which it is told nothing: "
+                "give it labels."
             )
 
         def apply(x_t, t):
-            given = null_label if labels is None else labels
-            told = jnp.broadcast_to(jnp.asarray(given), x_t.shape[:1]) if classes else None
+            told = condition or same_for_all(null or NOTHING, len(x_t))
             return net.apply(params, x_t, t, told, train=train, key=key)
 
         return Model(process_of(params), prediction, apply, learned_variance, params.get("uncertainty"))
 
-    return Diffusion(forward, init, model, learned_variance, is_learned, classes, null_label)
+    return Diffusion(forward, init, model, learned_variance, is_learned, classes, null)
 
 
-def network(config: ConfigDict, shape: tuple[int, int, int], out_channels: int, num_labels: int = 0) -> Network:
-    """The backbone of `config.model` for images of a shape (height, width, channels), and so many labels.
+def network(
+    config: ConfigDict,
+    shape: tuple[int, int, int],
+    out_channels: int,
+    some: Condition = NOTHING,
+    num_labels: int = 0,
+) -> Network:
+    """The backbone of `config.model` for images of a shape (height, width, channels), a kind of condition, and so many labels.
 
     Raises:
       InputError: the shape does not fit the backbone.
@@ -177,12 +183,10 @@ def network(config: ConfigDict, shape: tuple[int, int, int], out_channels: int, 
 
     @jax.jit  # traced once, by the check below
     def init(key):
-        given = (jnp.zeros(1, jnp.int32),) if num_labels else ()
-        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)), *given)["params"]
+        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)), same_for_all(some, 1))["params"]
 
-    def apply(params, x_t, t, labels=None, *, train=False, key=None):
-        given = () if labels is None else (labels,)
-        return model.apply({"params": params}, x_t, t, *given, train=train, rngs={"dropout": key} if train else None)
+    def apply(params, x_t, t, condition, *, train=False, key=None):
+        return model.apply({"params": params}, x_t, t, condition, train=train, rngs={"dropout": key} if train else None)
 
     jax.eval_shape(init, jax.random.key(0))  # a shape that does not fit is told now
     return Network(init, apply)

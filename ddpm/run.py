@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm import build, objective
+from ddpm.condition import NOTHING, Condition
 from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.data.pixels import to_images, to_pixels
@@ -22,7 +23,8 @@ from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.likelihood import likelihood
-from ddpm.sampling.batched import BatchedSampler, check_labels
+from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.conditions import check_labels
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
 from ddpm.training import checkpoint, sharding
@@ -44,7 +46,7 @@ class Run:
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
         self._diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
-        self.process: Process = self._diffusion.model(self.params, 0).process
+        self.process: Process = self._diffusion.model(self.params, NOTHING).process
         self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(self._denoised, static_argnums=(0, 1))
 
@@ -60,7 +62,7 @@ class Run:
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        return self._samplers[program].along(times, tuple(section.labels), config.guidance.scale)
+        return self._samplers[program].along(times, build.asked(config, self._diffusion), config.guidance.scale)
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -159,12 +161,14 @@ class Run:
         if (discrete and not np.issubdtype(t.dtype, np.integer)) or t.min() < t_min or t.max() > T:
             times = f"integers in 1..{T}" if discrete else f"in [{t_min:g}, {T:g}]"
             raise InputError(f"t = {t} must be {times}; at t = 0 there is no noise to take away.")
+        condition = None
         if labels is not None:
             check_labels(np.ravel(labels).tolist(), self._diffusion.classes)
-        return self._denoise(self.config.sampler.clip, self.config.sampler.percentile, self.params, x_t, t, labels)
+            condition = Condition(np.broadcast_to(np.asarray(labels, np.int32), len(x_t)))
+        return self._denoise(self.config.sampler.clip, self.config.sampler.percentile, self.params, x_t, t, condition)
 
-    def _denoised(self, clip, percentile, params, x_t, t, labels):
-        return denoiser(self._diffusion.model(params, labels), clip=clip, percentile=percentile)(x_t, t)[:2]
+    def _denoised(self, clip, percentile, params, x_t, t, condition):
+        return denoiser(self._diffusion.model(params, condition), clip=clip, percentile=percentile)(x_t, t)[:2]
 
 
 def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:

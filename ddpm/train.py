@@ -50,7 +50,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         jax.eval_shape(init, objective.init_key(config)),
     )
     evaluation, best = _Evaluation(config, images, diffusion, mesh), best_figure(config.evaluation)
-    feed = build.batches(config, images, split=split, replicated=replicated)
+    feed = build.batches(config, diffusion, images, split=split, replicated=replicated)
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
     steps = loop.compile_steps(build.train_step(config, diffusion, tx), feed, config.seed, abstract, first_batches)

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
                     size=0,  # resize and centre-crop to so many pixels; 0 where all images are of one size
                 ),
                 folder=dict(path="", size=64, channels=3),
-                npz=dict(path="", array="arr_0", labels="arr_1"),
+                npz=dict(path="", array="arr_0", labels="arr_1", captions="captions"),
             ),
             process=dict(
                 name="VP",  # a class of ddpm/diffusion/processes: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM, LearnedVP
@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
             ),
             condition=dict(
                 labels=False,  # tell the network the class of each image
-                label_dropout=0.1,  # share of the examples whose class it is not told, for guidance; 0: it is always told
+                null_rate=0.1,  # share of the examples of which it is told nothing, for guidance; 0: it is always told
             ),
             optimizer=dict(
                 name="adam",  # a function of optax

@@ -14,7 +14,7 @@ from experiments import digits
 def get_config() -> ConfigDict:
     """The experiment."""
     config = digits.get_config()
-    config.condition.update(labels=True, label_dropout=0.15)
+    config.condition.update(labels=True, null_rate=0.15)
     config.training.evaluate_every = 0
     config.evaluation.features.name = "classifier"
     return config

@@ -34,6 +34,6 @@ def get_config(classes: str = "") -> ConfigDict:
     config.sampler.num_steps = 250
     config.sampler.ancestral.variance = "learned"
     if classes:
-        config.condition.update(labels=True, label_dropout=0.0)
+        config.condition.update(labels=True, null_rate=0.0)
         config.model.unet.channels = 192  # 273,049,350 parameters
     return config

@@ -5,7 +5,7 @@ import ast
 from conftest import REPO
 
 FLOORS = [
-    ("errors", "shapes"),
+    ("errors", "shapes", "condition"),
     ("cache", "names", "rng", "pictures"),
     ("diffusion",),
     ("models",),
@@ -13,7 +13,7 @@ FLOORS = [
     ("sampling",),
     ("training",),
     ("interop",),
-    ("evaluation",),
+    ("evaluation", "text"),
     ("config",),
     ("objective",),
     ("build",),
@@ -101,7 +101,7 @@ def test_import_module_is_in_names_alone():
 
 
 def test_slow_imports_wait_until_they_are_needed():
-    slow = ("tensorflow", "sklearn", "grain", "matplotlib", "diffrax")
+    slow = ("tensorflow", "sklearn", "grain", "matplotlib", "diffrax", "tokenizers", "safetensors")
     for path in FILES:
         assert not [name for name in imports(path, inner=False) if name.startswith(slow)], path
 

@@ -12,15 +12,17 @@ from oracles import gaussian_eps, mixture_eps
 from samplers import SAMPLERS, process_of, table
 
 from ddpm import objective
-from ddpm.data.images import Dataset
+from ddpm.condition import Condition, with_null
+from ddpm.data.images import Dataset, Labels
 from ddpm.data.pipeline import Examples, feed
 from ddpm.diffusion import losses, predictions, timesteps, weights
 from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 from ddpm.sampling import batched, driver, grids
+from ddpm.sampling.conditions import check_labels, of_classes
 from ddpm.sampling.denoise import Told, denoiser
-from ddpm.sampling.guidance import Guide, Guided, with_null
+from ddpm.sampling.guidance import Guide, Guided
 from ddpm.training import sharding
 from ddpm.training.state import init_state
 from ddpm.training.step import ema_decay, train_step
@@ -31,6 +33,10 @@ MEANS, VARIANCES, SHARES = (
     np.ones(3) / 3,
 )
 NULL = 3
+
+
+def both_of(labels):
+    return with_null(Condition(labels), Condition(NULL)).labels
 
 
 def class_model(process, labels):
@@ -55,7 +61,7 @@ def test_guidance_is_linear_from_unconditional_to_conditional_and_beyond():
     vp, t = table(), jnp.array([400, 50, 900, 700])
     x_t, labels = jax.random.normal(jax.random.key(0), (4, 2)), jnp.array([0, 1, 2, 1])
     cond, uncond = class_model(vp, labels)(x_t, t), class_model(vp, NULL)(x_t, t)
-    both = class_model(vp, with_null(labels, NULL))
+    both = class_model(vp, both_of(labels))
     for scale in (0.0, 1.0, 2.5):
         guided = Guided(both, Guide(), scale)(x_t, t)
         for hat, c, u in zip(guided[:2], cond[:2], uncond[:2], strict=True):
@@ -71,7 +77,7 @@ def test_guidance_in_an_interval_is_off_elsewhere():
     vp, t = table(), jnp.array([900, 400, 50])
     x_t, labels = jax.random.normal(jax.random.key(0), (3, 2)), jnp.array([0, 1, 2])
     sigma_edm = np.asarray(vp.sigma(t) / vp.alpha(t))
-    both, cond = class_model(vp, with_null(labels, NULL)), class_model(vp, labels)(x_t, t)
+    both, cond = class_model(vp, both_of(labels)), class_model(vp, labels)(x_t, t)
     inside = Guided(both, Guide(interval=(0.9 * sigma_edm[1], 1.1 * sigma_edm[1])), 3.0)(x_t, t)
     everywhere = Guided(both, Guide(), 3.0)(x_t, t)
     np.testing.assert_allclose(inside.x0[1], everywhere.x0[1], rtol=1e-12)
@@ -83,7 +89,7 @@ def test_guidance_in_an_interval_is_off_elsewhere():
 def test_rescaling_brings_the_deviation_of_x0_hat_back():
     vp, t = table(), jnp.array([400, 600])
     x_t, labels = jax.random.normal(jax.random.key(0), (2, 2)), jnp.array([0, 1])
-    both, cond = class_model(vp, with_null(labels, NULL)), class_model(vp, labels)(x_t, t)
+    both, cond = class_model(vp, both_of(labels)), class_model(vp, labels)(x_t, t)
     plain = Guided(both, Guide(), 5.0)(x_t, t)
     for phi in (0.3, 1.0):
         x0, eps, _ = Guided(both, Guide(rescale=phi), 5.0)(x_t, t)
@@ -111,19 +117,19 @@ def trained_on(labels, rate, n=4000):
     """The labels that a model is told in a train step."""
     seen = []
 
-    def model(params, labels, *, train, key):
-        seen.append(labels)
+    def model(params, condition, *, train, key):
+        seen.append(condition.labels)
         return Model(table(), predictions.eps(), lambda x, t: params["a"] * x)
 
     tx = optax.sgd(0.1)
     step = train_step(
         model, losses.weighted(weights.simple()), timesteps.uniform(table()), tx, ema_decay(0.9, False),
-        null_label=NULL, label_dropout=rate,
+        null=Condition(NULL), null_rate=rate,
     )  # fmt: skip
     with jax.disable_jit():
         step(
             init_state({"a": jnp.array(0.5)}, tx),
-            Examples(jnp.zeros((n, 2, 2, 1), jnp.uint8), labels),
+            Examples(jnp.zeros((n, 2, 2, 1), jnp.uint8), Condition(labels)),
             stream(0, "train"),
         )
     return np.asarray(seen[0])
@@ -144,49 +150,50 @@ def test_labels_stay_with_their_images(resident):
     data = Dataset(pixels, tuple(map(str, range(37))), np.arange(37))
     mesh = sharding.data_mesh()
     made = feed(
-        data, seed=0, batch_size=8, flip=True, resident_bytes=data.nbytes if resident else 0, labelled=True,
+        data, seed=0, batch_size=8, flip=True, resident_bytes=data.nbytes if resident else 0, conditions=Condition(Labels(data.labels)),
         split=sharding.split(mesh), replicated=sharding.replicated(mesh),
     )  # fmt: skip
     assert made.resident == resident
     given, draw = made.start(0), jax.jit(made.draw)
     for n in range(6):
         batch = draw(next(given), jnp.int32(n))
-        np.testing.assert_array_equal(batch.labels, batch.pixels[:, 0, 0, 0])
-        assert len({shard.device for shard in batch.labels.addressable_shards}) == 8
+        np.testing.assert_array_equal(batch.condition.labels, batch.pixels[:, 0, 0, 0])
+        assert len({shard.device for shard in batch.condition.labels.addressable_shards}) == 8
 
 
 def conditional(tiny, dropout=0.1):
     tiny = ConfigDict(tiny.to_dict())
-    tiny.condition.update(labels=True, label_dropout=dropout)
+    tiny.condition.update(labels=True, null_rate=dropout)
     return objective.diffusion(tiny, (8, 8, 1), classes=3), tiny
 
 
 def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny):
     diffusion, config = conditional(tiny)
-    assert (diffusion.classes, diffusion.null_label) == (3, 3)
+    assert (diffusion.classes, diffusion.null) == (3, Condition(3))
     params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
     assert params["label"]["embedding"].shape[0] == 4
     x, t = jnp.ones((4, 8, 8, 1)), jnp.full(4, 500)
-    said = diffusion.model(params, jnp.array([0, 1, 3, 1]))(x, t).eps
+    said = diffusion.model(params, Condition(jnp.array([0, 1, 3, 1])))(x, t).eps
     assert (said[0] != said[1]).any() and (said[1] == said[3]).all()
     np.testing.assert_allclose(diffusion.model(params)(x, t).eps[0], said[2], rtol=1e-5)
-    np.testing.assert_allclose(diffusion.model(params, 1)(x, t).eps[0], said[1], rtol=1e-5)
+    np.testing.assert_allclose(diffusion.model(params, Condition(jnp.full(4, 1)))(x, t).eps[0], said[1], rtol=1e-5)
     always, _ = conditional(tiny, dropout=0.0)
-    assert always.null_label is None
+    assert always.null is None
     with pytest.raises(
-        InputError, match=r"^this model was trained without condition.label_dropout, so it has no null label"
+        InputError,
+        match=r"^this model was trained without condition.null_rate, so it knows no image of which it is told nothing",
     ):
         always.model(params)
 
 
-def make_batched(tiny, traces=None, dropout=0.1, **options):
+def make_batched(tiny, traces=None, dropout=0.1, labels=(), **options):
     diffusion, config = conditional(tiny, dropout)
     mesh = sharding.data_mesh(jax.devices()[:1])
 
-    def model(params, labels=None):
+    def model(params, condition=None):
         if traces is not None:
             traces.append(1)
-        return diffusion.model(params, labels)
+        return diffusion.model(params, condition)
 
     params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
     return batched.BatchedSampler(
@@ -198,8 +205,8 @@ def make_batched(tiny, traces=None, dropout=0.1, **options):
         batch_size=8,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
-        classes=diffusion.classes,
-        null_label=diffusion.null_label,
+        null=diffusion.null,
+        asked=of_classes(diffusion.classes, labels),
         **options,
     ), jax.device_put(params, sharding.replicated(mesh))
 
@@ -211,7 +218,7 @@ def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
     assert first.nfe.tolist() == [10] * 8 and set(first.labels) <= {0, 1, 2} and len(set(first.labels)) > 1
     np.testing.assert_array_equal(next(sampler.batches(params, 3, seed=0)).labels, first.labels[:3])
     compiled, times = len(traces), grids.trailing(table(), 5)
-    of_two = next(sampler.along(times, (2, 0), 4.0).batches(params, 8, seed=0))
+    of_two = next(sampler.along(times, of_classes(3, (2, 0)), 4.0).batches(params, 8, seed=0))
     assert of_two.labels.tolist() == [2, 0] * 4 and len(traces) == compiled
     assert (of_two.images != first.images).any()
     plain, params = make_batched(tiny, labels=(1,))
@@ -222,14 +229,14 @@ def test_what_an_image_is_led_to_depends_on_its_own_class_alone(tiny):
     sampler, params = make_batched(tiny)
     times = grids.trailing(table(), 5, final="sigma_min")[::-1]
     x = np.random.default_rng(0).uniform(-1, 1, (11, 8, 8, 1)).astype(np.float32)
-    of_null = sampler.along(times).lead(params, x)
-    np.testing.assert_array_equal(sampler.along(times).lead(params, x[3:4]), of_null[3:4])
-    told = sampler.along(times, (2, 0)).lead(params, x)
-    np.testing.assert_array_equal(sampler.along(times, (0,)).lead(params, x[3:4]), told[3:4])
+    of_null = sampler.along(times, of_classes(3)).lead(params, x)
+    np.testing.assert_array_equal(sampler.along(times, of_classes(3)).lead(params, x[3:4]), of_null[3:4])
+    told = sampler.along(times, of_classes(3, (2, 0))).lead(params, x)
+    np.testing.assert_array_equal(sampler.along(times, of_classes(3, (0,))).lead(params, x[3:4]), told[3:4])
     assert (told != of_null).any()
     always, params = make_batched(tiny, dropout=0.0)
-    with pytest.raises(InputError, match=r"^this model knows no image without a class: give labels.$"):
-        always.along(times).lead(params, x)
+    with pytest.raises(InputError, match=r"^this model knows no image of which it is told nothing: give labels.$"):
+        always.along(times, of_classes(3)).lead(params, x)
 
 
 @pytest.mark.parametrize(
@@ -241,11 +248,11 @@ def test_what_an_image_is_led_to_depends_on_its_own_class_alone(tiny):
         ),
         (
             lambda tiny: make_batched(tiny, dropout=0.0, guidance=Guide(2.0)),
-            "guidance_scale = 2.0 needs what the model says without a class, which it never learned: train it with "
-            "condition.label_dropout=0.1, or sample with scale 1.",
+            "guidance_scale = 2.0 needs a model that is told something, and what it says when it is told nothing: train one "
+            "with condition.labels=True and condition.null_rate=0.1, or sample with scale 1.",
         ),
         (
-            lambda tiny: batched.check_labels((1,), 0),
+            lambda tiny: check_labels((1,), 0),
             "labels are for a model that is told classes: train it with condition.labels=True.",
         ),
         (

@@ -12,6 +12,7 @@ from conftest import REPO
 from ml_collections import ConfigDict
 
 from ddpm import build, config, data, main, models, names, objective, sampling, train
+from ddpm.condition import Condition
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples
 from ddpm.diffusion import continuous, losses, predictions, processes, schedules, timesteps, weights
@@ -97,7 +98,7 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
     state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), objective.init_key(c))
     step = build.train_step(c, diffusion, tx)
     labels = jax.ShapeDtypeStruct((c.training.batch_size,), "int32") if c.condition.labels else None
-    batch = Examples(jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8"), labels)
+    batch = Examples(jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8"), Condition(labels))
     new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
     build.batched_sampler(c, diffusion, shape_of(name), sharding.data_mesh())

@@ -30,7 +30,7 @@ def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
         tiny.process.name = "ContinuousVP"
     diffusion = objective.diffusion(tiny, (8, 8, 1))
 
-    def model(params, labels=None):
+    def model(params, condition=None):
         def network(x, condition):
             if traces is not None:
                 traces.append(x.shape)

@@ -19,6 +19,19 @@ class Facts:
     classes: tuple[str, ...]
 
 
+class Labels(Sequence):
+    """Labels as integers of 32 bits, read when asked."""
+
+    def __init__(self, labels: Sequence | np.ndarray):
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, i: int) -> np.int32:
+        return np.int32(self._labels[i])
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Images by random access: `images[i]` is uint8 [height, width, channels], `len(images)` their number.
@@ -28,19 +41,22 @@ class Dataset:
         to read an image costs more than to read its file, `digests()` yields the SHA-256 of what each is read from.
       classes: names of the classes; empty if there are none.
       labels: the class of each image, an index into `classes`; None where it is not known.
+      captions: what each image shows, in words; None where nothing is said of any.
     Raises:
-      InputError: no images, images that are not uint8 of three dimensions, or another number of labels.
+      InputError: no images, images that are not uint8 of three dimensions, or another number of labels or captions.
     """
 
     images: Sequence | np.ndarray  # not Sequence[np.ndarray]: to check that, the tests would read an image
     classes: tuple[str, ...] = ()
     labels: Sequence | np.ndarray | None = None
+    captions: Sequence[str] | None = None
 
     def __post_init__(self):
         if len(self.images) == 0:
             raise InputError("the data set holds no images.")
-        if self.labels is not None and len(self.labels) != len(self.images):
-            raise InputError(f"{len(self.images)} images have {len(self.labels)} labels; each needs one.")
+        for what, rows in (("labels", self.labels), ("captions", self.captions)):
+            if rows is not None and len(rows) != len(self.images):
+                raise InputError(f"{len(self.images)} images have {len(rows)} {what}; each needs one.")
         first = self.images[0]
         if first.dtype != np.uint8 or first.ndim != 3:
             raise InputError(

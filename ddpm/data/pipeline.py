@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8, UInt32
 
+from ddpm.condition import NOTHING, Condition
 from ddpm.data.images import Dataset
 from ddpm.rng import per_index, stream
 from ddpm.shapes import Key, Pixels
 
 
 class Examples(NamedTuple):
-    """Some images and, for a model that is told them, their classes: integers from 0 [batch]."""
+    """Some images, and what a model is told of each."""
 
     pixels: Pixels | np.ndarray
-    labels: Int[Array, "batch"] | np.ndarray | None = None
+    condition: Condition = NOTHING
 
 
 class Feed(NamedTuple):
@@ -44,7 +45,7 @@ def feed(
     batch_size: int,
     flip: bool,
     resident_bytes: int,
-    labelled: bool = False,
+    conditions: Condition = NOTHING,
     split: jax.sharding.Sharding,
     replicated: jax.sharding.Sharding,
 ) -> Feed:
@@ -54,11 +55,11 @@ def feed(
       batch_size: images a batch, over all devices.
       flip: mirror each image left to right with probability 1/2.
       resident_bytes: a set of at most so many bytes lives on the devices; a larger one streams through grain.
-      labelled: give the classes of the images too, which the set must know.
+      conditions: what a model is told of the images, row i of image i: arrays, or sequences that read a row when asked.
     """
     if dataset.nbytes <= resident_bytes:
-        labels = np.array([int(label) for label in dataset.labels], np.int32) if labelled else None
-        examples = jax.device_put(Examples(in_memory(dataset), labels), replicated)
+        whole = jax.tree.map(lambda rows: np.stack([np.asarray(row) for row in rows]), conditions)
+        examples = jax.device_put(Examples(in_memory(dataset), whole), replicated)
         count, placement = len(dataset.images), replicated
         order_key = stream(seed, "data")
 
@@ -73,7 +74,7 @@ def feed(
         count, placement = batch_size, split
 
         def start(n):
-            for batch in grain_batches(dataset, seed, batch_size, n, labelled):
+            for batch in grain_batches(dataset, seed, batch_size, n, conditions):
                 yield jax.tree.map(lambda rows: jax.make_array_from_process_local_data(split, rows), batch)
 
         def draw(given, n):
@@ -85,10 +86,10 @@ def feed(
         batch = jax.lax.with_sharding_constraint(draw(given, n), split)
         return batch._replace(pixels=mirrored(batch.pixels, jax.random.fold_in(flip_key, n))) if flip else batch
 
-    def described(shape, dtype):
-        return jax.ShapeDtypeStruct((count, *shape), dtype, sharding=placement)
+    def described(row):
+        return jax.ShapeDtypeStruct((count, *np.shape(row)), np.asarray(row).dtype, sharding=placement)
 
-    given = Examples(described(dataset.facts.shape, jnp.uint8), described((), jnp.int32) if labelled else None)
+    given = jax.tree.map(lambda rows: described(rows[0]), Examples(dataset.images, conditions))
     return Feed(start, given, draw_and_flip, dataset.nbytes <= resident_bytes)
 
 
@@ -129,23 +130,25 @@ def permuted(key: Key, i: UInt32[Array, ""], count: int) -> UInt32[Array, ""]:
 class _Source:
     """Examples one by one, as grain reads them."""
 
-    def __init__(self, dataset: Dataset, labelled: bool):
-        self._dataset, self._labelled = dataset, labelled
+    def __init__(self, dataset: Dataset, conditions: Condition):
+        self._rows = Examples(dataset.images, conditions)
 
     def __len__(self) -> int:
-        return len(self._dataset.images)
+        return len(self._rows.pixels)
 
     def __getitem__(self, i: int) -> Examples:
-        return Examples(self._dataset.images[i], np.int32(self._dataset.labels[i]) if self._labelled else None)
+        return jax.tree.map(lambda rows: np.asarray(rows[i]), self._rows)
 
 
-def grain_batches(dataset: Dataset, seed: int, batch_size: int, n: int, labelled: bool = False) -> Iterator[Examples]:
+def grain_batches(
+    dataset: Dataset, seed: int, batch_size: int, n: int, conditions: Condition = NOTHING
+) -> Iterator[Examples]:
     """Batches n, n + 1, ... read by grain's threads; its shuffle is random access, so there is no state to save."""
     import grain  # a second
 
     # Seeds count modulo 2^32, as in jax.random.key; grain would refuse negative ones.
     batches = (
-        grain.MapDataset.source(_Source(dataset, labelled)).seed(seed % 2**32).shuffle().repeat().batch(batch_size)
+        grain.MapDataset.source(_Source(dataset, conditions)).seed(seed % 2**32).shuffle().repeat().batch(batch_size)
     )
     ahead = grain.ReadOptions(num_threads=16, prefetch_buffer_size=16)  # in batches; grain's 500 would fill the memory
     return iter(batches[n:].to_iter_dataset(ahead))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ddpm import names
+from ddpm.condition import Condition
 from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
 from ddpm.evaluation import likelihoods
@@ -34,7 +34,7 @@ def rows_of(
     *,
     seed: int,
     batch_size: int,
-    labelled: bool = False,
+    conditions: Condition | None = None,
     about: dict,
     cache: pathlib.Path | None,
     progress: Callable[[str], None] = lambda line: None,
@@ -44,8 +44,8 @@ def rows_of(
     Args:
       likelihood: one of likelihoods.py.
       options: of it.
-      model: (params, labels) -> Model.
-      labelled: tell the model the classes of the images.
+      model: (params, condition) -> Model.
+      conditions: what the model is told of the images, row i of image i; None for nothing.
       about: what names the model in the cache, as JSON.
     Raises:
       InputError: an option out of range, or images whose likelihood is not finite.
@@ -55,19 +55,18 @@ def rows_of(
     split, replicated = sharding.split(mesh), sharding.replicated(mesh)
 
     @functools.partial(jax.jit, in_shardings=(replicated, split, split, split), out_shardings=replicated)
-    def compute(params, pixels, indices, labels):
+    def compute(params, pixels, indices, condition):
         keys = per_index(stream(seed, name), indices)
-        return likelihood(model(params, labels), pixels, keys, **options)
+        return likelihood(model(params, condition), pixels, keys, **options)
 
     key = digest({"model": about, "likelihood": name, "options": options, "seed": seed, "source": source.key})
     chunks = Chunks(cache / key if cache else None)
     done = chunks.rows(source.num)
-    known = np.concatenate([source.labels(), np.zeros(size, np.int32)]) if labelled else None
     for images in _batches(source, done, size):
         padded = np.concatenate([images, np.repeat(images[:1], size - len(images), axis=0)])
-        indices = jnp.arange(done, done + size, dtype=jnp.uint32)
-        labels = known[done : done + size] if labelled else None
-        rows = jax.device_get(compute(params, *jax.device_put((padded, indices, labels), split)))
+        indices = np.arange(done, done + size, dtype=np.uint32)
+        told = jax.tree.map(lambda known, at=indices: known[at.clip(max=source.num - 1)], conditions)
+        rows = jax.device_get(compute(params, *jax.device_put((padded, indices, told), split)))
         chunks.append({key: np.asarray(values)[: len(images)] for key, values in rows.items()})
         done += len(images)
         mean = np.concatenate(list(chunks.read(name, 0, done))).mean()

@@ -25,7 +25,7 @@ class Source:
     num, shape: their number, and (height, width, channels).
     read: first index -> batches from there to the last, uint8 [b, height, width, channels].
     pick: indices -> these images, for pictures.
-    labels: the class of each image; None where it is not known.
+    chosen: where the images stand in their data set; None if they are of none.
     known_afterwards: what more is known of them once all are read.
     """
 
@@ -34,7 +34,7 @@ class Source:
     shape: tuple[int, int, int]
     read: Callable[[int], Iterator[np.ndarray]]
     pick: Callable[[Sequence[int]], np.ndarray]
-    labels: Callable[[], np.ndarray] | None = None
+    chosen: np.ndarray | None = None
     known_afterwards: Callable[[], dict] = dict
 
     @property
@@ -77,11 +77,7 @@ def of_dataset(dataset: Dataset, name: str, num: int | None = None) -> Source:
 
     about = {"kind": "data set", "name": name, "num": len(chosen), "of": facts.count, "sha256": dataset.sha256}
     about["shape"] = [*facts.shape]
-
-    def labels():
-        return np.array([int(dataset.labels[int(i)]) for i in chosen], np.int32)
-
-    return Source(about, len(chosen), facts.shape, read, pick, None if dataset.labels is None else labels)
+    return Source(about, len(chosen), facts.shape, read, pick, chosen)
 
 
 def of_samples(

@@ -4,7 +4,7 @@ import copy
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -12,15 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
+from ddpm.condition import NOTHING, Condition, same_for_all, with_null
 from ddpm.data.pixels import to_pixels
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Noiseless, Process
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import per_index, stream
+from ddpm.sampling.conditions import UNASKED, Asked
 from ddpm.sampling.denoise import Told, denoiser
 from ddpm.sampling.driver import Sampler, generate, solve
 from ddpm.sampling.eps_power import interpolated
-from ddpm.sampling.guidance import Guide, Guided, with_null
+from ddpm.sampling.guidance import Guide, Guided
 
 SHORTEST = 64  # times of a filled-up grid
 
@@ -48,20 +50,19 @@ class BatchedSampler:
     half of it is tried.
 
     Args:
-      model: (params, labels) -> Model.
+      model: (params, condition) -> Model.
       algorithm: (Process, eps_power) -> Sampler.
       times: the grid, as of grids.py.
       shape: (height, width, channels).
       clip, percentile: as for `denoiser`.
       batch_size: images a batch, over all devices; rounded up to a multiple of their number.
       replicated, split: shardings of the parameters and of a batch.
-      classes: how many the model tells apart; 0 if it is told none.
-      null_label: its label of no class.
-      labels: the classes asked for, image i the one at i modulo their number; drawn evenly by the seed if there are none.
-      guidance: by the class; without it, or with scale 1, at half the network evaluations.
+      null: the model's condition that tells nothing.
+      asked: what the images are asked for.
+      guidance: by the condition; without it, or with scale 1, at half the network evaluations.
       eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
     Raises:
-      InputError: batch_size < 1, labels out of range, or guidance of a model without a null label.
+      InputError: batch_size < 1, or guidance of a model without a null condition.
     """
 
     def __init__(
@@ -76,39 +77,33 @@ class BatchedSampler:
         batch_size: int,
         replicated: jax.sharding.Sharding,
         split: jax.sharding.Sharding,
-        classes: int = 0,
-        null_label: int | None = None,
-        labels: Sequence[int] = (),
+        null: Condition | None = None,
+        asked: Asked = UNASKED,
         guidance: Guide | None = None,
         eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
         guidance = guidance or Guide()
-        _check(labels, guidance.scale, classes, null_label)
-        self._classes, self._null_label, self._labels, self._guidance_scale = (
-            classes,
-            null_label,
-            labels,
-            guidance.scale,
-        )
+        _check(guidance.scale, null)
+        self._null, self._asked, self._guidance_scale = null, asked, guidance.scale
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
 
-        def denoiser_told(params, scale, labels):
-            bound = model(params, with_null(labels, null_label) if guidance.is_on else labels)
+        def denoiser_told(params, scale, condition):
+            bound = model(params, with_null(condition, null) if guidance.is_on else condition)
             bound = Guided(bound, guidance, scale) if guidance.is_on else bound
             return denoiser(bound, clip=clip, percentile=percentile)
 
-        def prepared(params, labels, times, found, scale):
-            process = model(params, labels).process
+        def prepared(params, condition, times, found, scale):
+            process = model(params, condition).process
             sampler = algorithm(Noiseless(process), None if found is None else interpolated(times, found))
-            return process, sampler, Told(functools.partial(denoiser_told, params, scale), labels)
+            return process, sampler, Told(functools.partial(denoiser_told, params, scale), condition)
 
-        def drawn(params, key, indices, labels, times, num_steps, found, scale, keep_path):
-            process, sampler, denoise = prepared(params, labels, times, found, scale)
+        def drawn(params, key, indices, condition, times, num_steps, found, scale, keep_path):
+            process, sampler, denoise = prepared(params, condition, times, found, scale)
             # A grid may start later than T, with less noise.
             prior = process.prior_scale * process.sigma(times[0]) / process.sigma(process.T)
             options = dict(num_steps=num_steps, keep_path=keep_path)
@@ -117,10 +112,10 @@ class BatchedSampler:
         def images(*given):
             run = drawn(*given, keep_path=False)
             nfe = 2 * run.nfe if guidance.is_on else run.nfe
-            return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), nfe, given[3])
+            return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), nfe, given[3].labels)
 
-        def led(params, x, labels, times, num_steps, found, scale):
-            _, sampler, denoise = prepared(params, labels, times, found, scale)
+        def led(params, x, condition, times, num_steps, found, scale):
+            _, sampler, denoise = prepared(params, condition, times, found, scale)
             return solve(
                 sampler, denoise, x, times, per_index(stream(0, "led"), jnp.arange(len(x))), num_steps=num_steps
             ).x
@@ -135,14 +130,14 @@ class BatchedSampler:
             "led": jax.jit(led, in_shardings=(replicated, *given[2:]), out_shardings=split),
         }
 
-    def along(self, times: np.ndarray, labels: Sequence[int] = (), guidance_scale: float | int = 1) -> "BatchedSampler":
-        """The same on another grid, of other labels or with another scale, with the same compiled programs."""
+    def along(self, times: np.ndarray, asked: Asked = UNASKED, guidance_scale: float | int = 1) -> "BatchedSampler":
+        """The same on another grid, asked for something else or with another scale, with the same compiled programs."""
         if (guidance_scale == 1) != (self._guidance_scale == 1):
             raise InputError("guidance takes another program than none: make another sampler.")
-        _check(labels, guidance_scale, self._classes, self._null_label)
+        _check(guidance_scale, self._null)
         other = copy.copy(self)
         other._times, other._known = times, {}
-        other._labels, other._guidance_scale = labels, guidance_scale
+        other._asked, other._guidance_scale = asked, guidance_scale
         return other
 
     def __call__(
@@ -199,35 +194,28 @@ class BatchedSampler:
     def lead(self, params: Any, x: np.ndarray) -> np.ndarray:
         """Where the grid leads x [num, height, width, channels], real: with a rising grid encoding, with a falling one decoding.
 
-        A model with classes is told the labels in turn, or the null label.
+        A model is told what it is asked for, or else the null condition.
         """
-        if self._classes and not self._labels and self._null_label is None:
-            raise InputError("this model knows no image without a class: give labels.")
+        asked, none = self._asked.rows, self._null
+        if not self._asked.said:
+            if none is None and jax.tree.leaves(asked(0, np.arange(1))):
+                raise InputError("this model knows no image of which it is told nothing: give labels.")
+            asked = lambda seed, indices: same_for_all(none or NOTHING, len(indices))  # noqa: E731
         size, led = self._batch_size, []
-        told = np.resize(np.asarray(self._labels or (self._null_label,)), len(x)) if self._classes else None
         for start in range(0, len(x), size):
             rows = np.arange(start, start + size).clip(max=len(x) - 1)  # filled up with the last
-            labels = told[rows].astype(np.int32) if self._classes else None
-            led.append(jax.device_get(self._jitted["led"](params, x[rows], labels, *self._steps(params))))
+            led.append(jax.device_get(self._jitted["led"](params, x[rows], asked(0, rows), *self._steps(params))))
         return np.concatenate(led)[: len(x)]
 
     def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
-        given = stream(seed, "sample"), indices, self._labels_of(seed, indices), *self._steps(params)
+        given = stream(seed, "sample"), indices, self._asked.rows(seed, indices), *self._steps(params)
         try:
             return jax.device_get(self._program(params, kind, given)(params, *given))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise OutOfMemory(str(error).splitlines()[0]) from error
-
-    def _labels_of(self, seed, indices):
-        if not self._classes:
-            return None
-        if len(self._labels):
-            return np.asarray(self._labels, np.int32)[indices % len(self._labels)]
-        keys = per_index(stream(seed, "label"), jnp.asarray(indices))
-        return np.asarray(jax.vmap(lambda key: jax.random.randint(key, (), 0, self._classes))(keys), np.int32)
 
     def _steps(self, params):
         """The grid, filled up to a power of two, its number of steps, the eps_power of these parameters on it, the scale."""
@@ -254,28 +242,12 @@ class BatchedSampler:
         return self._compiled[known]
 
 
-def _check(labels: Sequence[int], guidance_scale: float | int, classes: int, null_label: int | None) -> None:
-    check_labels(labels, classes)
-    if guidance_scale != 1 and not classes:
-        raise InputError("guidance is for a model that is told classes: train it with condition.labels=True.")
-    if guidance_scale != 1 and null_label is None:
+def _check(guidance_scale: float | int, null: Condition | None) -> None:
+    if guidance_scale != 1 and null is None:
         raise InputError(
-            f"guidance_scale = {guidance_scale} needs what the model says without a class, which it never learned: train it "
-            "with condition.label_dropout=0.1, or sample with scale 1."
+            f"guidance_scale = {guidance_scale} needs a model that is told something, and what it says when it is told "
+            "nothing: train one with condition.labels=True and condition.null_rate=0.1, or sample with scale 1."
         )
-
-
-def check_labels(labels: Sequence[int], classes: int) -> None:
-    """Refuses labels that are no classes.
-
-    Raises:
-      InputError: a label that is not in 0..classes-1, or a model without classes.
-    """
-    if len(labels) and not classes:
-        raise InputError("labels are for a model that is told classes: train it with condition.labels=True.")
-    for label in labels:
-        if label not in range(classes):
-            raise InputError(f"label {label} is none of the {classes} classes 0..{classes - 1} of the data.")
 
 
 def warn_of_broken(broken: int, num: int) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Real
 
+from ddpm.condition import NOTHING, Condition
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples
 from ddpm.data.pixels import to_images
@@ -37,8 +38,7 @@ def interpolated(times: Real[Array, "steps"], values: Float[Array, "steps"]) -> 
     return lambda t: jnp.interp(t, times[::-1].astype(values.dtype), values[::-1])
 
 
-def some_examples(dataset: Dataset, *, labelled: bool, num: int = 128) -> Examples:
-    """`num` images, evenly over the set, with their classes if they are wanted."""
+def some_examples(dataset: Dataset, conditions: Condition = NOTHING, num: int = 128) -> Examples:
+    """`num` images, evenly over the set, and what a model is told of them, of rows as for `feed`."""
     chosen = np.linspace(0, len(dataset.images) - 1, min(num, len(dataset.images))).round().astype(int).tolist()
-    labels = np.array([int(dataset.labels[i]) for i in chosen], np.int32) if labelled else None
-    return Examples(np.stack([dataset.images[i] for i in chosen]), labels)
+    return jax.tree.map(lambda rows: np.stack([rows[i] for i in chosen]), Examples(dataset.images, conditions))

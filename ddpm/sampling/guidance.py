@@ -6,18 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.prediction import eps_from_x0
 from ddpm.diffusion.process import Process
 from ddpm.errors import InputError
 from ddpm.shapes import Data, PerExample, Time, over
-
-
-def with_null(labels: Int[Array, "batch"], null_label: int) -> Int[Array, "twice"]:
-    """Each label, and after it the null label: neighbours, so that a sample stays on its device."""
-    return jnp.stack([labels, jnp.full_like(labels, null_label)], axis=1).reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Guided(NamedTuple):
 
     The paper's (1 + w) cond - w uncond is this with w one larger. Both halves are one call of the network.
 
-    both: the model told `with_null` of the labels.
+    both: the model told `condition.with_null`.
     guidance: how far.
     scale: its w, as an array, so that another does not compile anew.
     """

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ddpm.condition import Condition, dropped
 from ddpm.data.pipeline import Examples
 from ddpm.data.pixels import to_images
 from ddpm.diffusion.loss import Loss
@@ -25,8 +26,8 @@ def train_step(
     ema_decay: Callable[[jax.Array], jax.Array],
     *,
     stratified: bool = False,
-    null_label: int | None = None,
-    label_dropout: float | int = 0,
+    null: Condition | None = None,
+    null_rate: float | int = 0,
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> Callable[[State, Examples, Key], tuple[State, dict]]:
@@ -35,24 +36,24 @@ def train_step(
     A batch whose loss, gradient or update is not finite leaves parameters, EMA and optimizer as they were and is counted.
 
     Args:
-      model: (params, labels, *, train, key) -> Model.
+      model: (params, condition, *, train, key) -> Model.
       timesteps: how t is drawn, and how it weighs.
       ema_decay: updates done -> decay of the EMA.
       stratified: draw the times of a batch evenly.
-      null_label: what a model with classes is told instead of a class, in a share `label_dropout` of the examples.
+      null: what a model is told instead of its condition, in a share `null_rate` of the examples.
       accumulate: batches an optimizer update takes, as the optimizer was told.
       axis_name: of the devices when run under `jax.pmap`; None under `jax.jit`, where the batch is global.
 
     Ho et al. 2020, Algorithm 1; Ho and Salimans 2022 (classifier-free guidance), Algorithm 1.
     """
 
-    def loss_fn(params, labels, x_0, eps, t, weight, key):
-        bound = model(params, labels, train=True, key=key)
+    def loss_fn(params, condition, x_0, eps, t, weight, key):
+        bound = model(params, condition, train=True, key=key)
         losses = loss.per_example(bound, x_0, eps, t)
         return jnp.mean(weight * losses), (losses, bound.process.fraction(t))
 
     def step(state: State, batch: Examples, key: Key) -> tuple[State, dict]:
-        x_0, labels = to_images(batch.pixels), batch.labels
+        x_0, condition = to_images(batch.pixels), batch.condition
         # Keys by place in the global batch: noise does not depend on the number of devices.
         here, devices = (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)) if axis_name else (0, 1)
         first = here * len(x_0)
@@ -62,12 +63,12 @@ def train_step(
         t, weight = timesteps.draw(state.history, u)
         eps = normal(fold_in_all(keys, 1), x_0.shape[1:])
         dropout_key = jax.random.fold_in(dropout_key, first)
-        if labels is not None and label_dropout:
-            dropped = uniforms(fold_in_all(keys, 2), first, len(x_0), stratified=False) < label_dropout
-            labels = jnp.where(dropped, null_label, labels)
+        if null is not None:
+            which = uniforms(fold_in_all(keys, 2), first, len(x_0), stratified=False) < null_rate
+            condition = dropped(condition, null, which)
 
         (mean, (losses, fraction)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, labels, x_0, eps, t, weight, dropout_key
+            state.params, condition, x_0, eps, t, weight, dropout_key
         )
         quarters = by_quarter(losses, fraction)
         if axis_name:
