@@ -1,4 +1,4 @@
-"""A folder of images; a sub-folder is a class."""
+"""A folder of images; a sub-folder is a class, and files beside the images say what they show."""
 
 import hashlib
 import os
@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from ddpm.data import captions
 from ddpm.data.crop import as_is, square
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError
@@ -42,13 +43,17 @@ class ImageFiles(Sequence):
 def folder(*, path: str, size: int = 64, channels: int = 3) -> Dataset:
     """Every image below a folder, resized and centre-cropped to size x size; classes are its sub-folders.
 
+    Captions stand in captions.json in the folder, {"cat/1.png": "a cat"} or {"cat/1.png": {"caption": "a cat", "category":
+    "animals"}}; images that it does not name are left out, and categories are the classes. Or they stand in a .txt beside
+    each image, 1.txt for 1.png. A caption may be empty.
+
     Args:
       path: the folder; image files anywhere below it, other files are passed over.
       size: height and width in pixels; 0 leaves the images as they are, which must be of one size.
       channels: 1 (grey) or 3 (colour); 0 is what the files are, which must all be the same.
     Raises:
-      InputError: no such folder, no image in it, a file that is no image, a size that is none, or images that differ in
-        what is left as it is.
+      InputError: no such folder, no image in it, a file that is no image, a size that is none, images that differ in
+        what is left as it is, or captions of some images alone.
     """
     root = pathlib.Path(path).expanduser()
     if not path or not root.is_dir():
@@ -58,11 +63,13 @@ def folder(*, path: str, size: int = 64, channels: int = 3) -> Dataset:
             f"size = {size}, channels = {channels}: size must be at least 1 (--config.data.folder.size=64), or 0 to leave the "
             "images as they are; channels 1 or 3, or 0 likewise."
         )
-    paths = sorted(path for path in _files(root) if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = set(_files(root))
+    paths = sorted(path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise InputError(
             f"no image below {path!r}, only {', '.join(SUFFIXES)} count: give --config.data.folder.path=FOLDER."
         )
+    paths, words, categories = captions.beside(root, paths, files)
     with ThreadPoolExecutor() as threads:
         sizes, depths = zip(*threads.map(_read_header, paths), strict=True)
     if not size:
@@ -72,10 +79,10 @@ def folder(*, path: str, size: int = 64, channels: int = 3) -> Dataset:
         told = ["grey" if depth == 1 else "colour" for depth in depths]
         _check_all_same(paths, told, "all grey or all colour. Give --config.data.folder.channels=3 to convert them")
         channels = depths[0]
-    owner = [p.relative_to(root).parts[0] if p.parent != root else None for p in paths]
+    owner = categories or [p.relative_to(root).parts[0] if p.parent != root else None for p in paths]
     classes = sorted(set(owner) - {None})
     labels = np.array([classes.index(name) for name in owner], np.int32) if classes and None not in owner else None
-    return Dataset(ImageFiles(paths, size, channels), tuple(classes), labels)
+    return Dataset(ImageFiles(paths, size, channels), tuple(classes), labels, words)
 
 
 def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
