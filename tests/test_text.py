@@ -11,17 +11,19 @@ import pytest
 from absl import logging
 from data_sets import mistake
 from safetensors.numpy import load_file, save_file
-from text_folders import POSITIONS, WIDTH, clip_folder, minilm_folder
+from text_folders import POSITIONS, WIDTH, clip_folder, minilm_folder, t5_folder
 from tokenizers import Tokenizer
 
 from ddpm import names
 from ddpm.models.bert import Bert
 from ddpm.models.clip_text import ClipText
+from ddpm.models.t5 import T5Encoder, distance_buckets
 from ddpm.text.clip import clip
 from ddpm.text.encoder import BATCH, cached, text_encoder
 from ddpm.text.minilm import minilm
+from ddpm.text.t5 import t5
 
-FOLDERS = {"minilm": minilm_folder, "clip": clip_folder}
+FOLDERS = {"minilm": minilm_folder, "clip": clip_folder, "t5": t5_folder}
 TEXTS = ["a red heart", "the blue cars on the street", "", "heart"]
 
 
@@ -43,7 +45,7 @@ def test_features_of_tokens(made, warned):
     name, _, encoder = made
     features, mask = encoder.encode(["red", "red heart", ""])
     # "red" is one token to both; "heart" is one word to a BERT, and five letters to a CLIP that never saw it
-    counts = {"minilm": [3, 4, 2], "clip": [3, 8, 2]}[name]
+    counts = {"minilm": [3, 4, 2], "clip": [3, 8, 2], "t5": [2, 3, 1]}[name]
     assert (features.shape, features.dtype, mask.dtype) == ((3, 12, WIDTH), np.float32, bool)
     assert (encoder.length, encoder.width) == (12, WIDTH)
     np.testing.assert_array_equal(mask, np.arange(12) < np.array(counts)[:, None])
@@ -62,20 +64,22 @@ def test_a_text_depends_on_nothing_but_itself(made):
         np.testing.assert_allclose(theirs[[-1, 0, 1]], ours, atol=1e-6)
     longer = names.find("text encoder", "ddpm.text", name)(path=str(folder), length=30)
     np.testing.assert_allclose(longer.encode(TEXTS[:1])[0][0, :12], features[0], atol=2e-6)
-    np.testing.assert_allclose(longer.pooled(TEXTS[:1]), encoder.pooled(TEXTS[:1]), atol=2e-6)
+    if encoder.pooled:
+        np.testing.assert_allclose(longer.pooled(TEXTS[:1]), encoder.pooled(TEXTS[:1]), atol=2e-6)
 
 
-def test_case_does_not_count_and_order_does(made):
-    _, _, encoder = made
-    features, _ = encoder.encode(["a red car", "A  RED Car", "red a car"])
+def test_spaces_and_but_to_t5_case_do_not_count_and_order_does(made):
+    name, _, encoder = made
+    features, _ = encoder.encode(["a red car", "a  red \n car", "A Red CAR", "red a car"])
     np.testing.assert_array_equal(features[0], features[1])
-    assert np.abs(features[0] - features[2]).max() > 0.01
+    assert (np.abs(features[0] - features[2]).max() > 0.01) == (name == "t5")
+    assert np.abs(features[0] - features[3]).max() > 0.01
 
 
 def test_no_texts(made):
     features, mask = made[2].encode([])
     assert features.shape == (0, 12, WIDTH) and mask.shape == (0, 12)
-    assert made[2].pooled([]).shape == (0, WIDTH)
+    assert made[2].pooled is None or made[2].pooled([]).shape == (0, WIDTH)
 
 
 def test_one_program_for_any_number_of_texts(tmp_path):
@@ -94,22 +98,25 @@ def test_one_program_for_any_number_of_texts(tmp_path):
 
 
 def test_longer_texts_are_cut_and_told(made, warned):
-    _, _, encoder = made
+    name, folder, encoder = made
     long = "the red car on the street " * 4
     features, mask = encoder.encode([long, "car", "a " * 40])
     assert mask[0].all()
     assert warned == [f"cut to 12 tokens: {long!r}, and 1 more texts; `length` says how many are kept"]
     encoder.encode([long])
     assert warned[1:] == [f"cut to 12 tokens: {long!r}; `length` says how many are kept"]
-    _, folder, _ = made
-    whole = names.find("text encoder", "ddpm.text", made[0])(path=str(folder), length=POSITIONS)
-    ends = [e.encode(["a " * 10, "a " * 30])[0] for e in (encoder, whole)]
+    whole = names.find("text encoder", "ddpm.text", name)(path=str(folder), length=POSITIONS)
+    fits = "a " * (11 if name == "t5" else 10)
+    ends = [e.encode([fits, "a " * 30])[0] for e in (encoder, whole)]
     np.testing.assert_allclose(ends[0][1], ends[0][0], atol=1e-6)  # the last token stays the last
     np.testing.assert_allclose(ends[0][0], ends[1][0, :12], atol=2e-6)
 
 
 def test_the_vector_of_a_text(made):
     name, _, encoder = made
+    if name == "t5":
+        assert encoder.pooled is None
+        return
     features, mask = encoder.encode(TEXTS)
     vectors = encoder.pooled(TEXTS)
     assert vectors.shape == (len(TEXTS), WIDTH) and vectors.dtype == np.float32
@@ -122,19 +129,36 @@ def test_the_vector_of_a_text(made):
         np.testing.assert_allclose(vector, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", [Bert, ClipText])
-def test_which_tokens_see_which(model):
-    """Token i of the features moves with token j of the text: all with all in BERT, with earlier ones in CLIP."""
-    more = {"activation": "gelu"} if model is ClipText else {}
-    network = model(tokens=9, positions=6, width=8, inner=12, layers=2, heads=2, epsilon=1e-5, **more)
+NETWORKS = {
+    "bert": (Bert, {"positions": 6, "heads": 2}),
+    "clip": (ClipText, {"positions": 6, "heads": 2, "activation": "gelu"}),
+    "t5": (T5Encoder, {"heads": 2, "head": 3, "buckets": 8, "furthest": 16, "gated": True}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_which_tokens_see_which(name):
+    """Token i of the features moves with token j of the text: all with all that are there; in CLIP, with earlier ones."""
+    model, more = NETWORKS[name]
+    network = model(tokens=9, width=8, inner=12, layers=2, epsilon=1e-5, **more)
     tokens, mask = jnp.array([[1, 2, 3, 4, 5, 6]]), jnp.arange(6)[None] < 5
-    params = jax.jit(network.init)(jax.random.key(0), tokens, mask)
+    given = () if model is ClipText else (mask,)
+    params = jax.jit(network.init)(jax.random.key(0), tokens, *given)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     apply = jax.jit(network.apply)
-    features = apply(params, tokens, mask)[0]
-    moved = [np.abs(apply(params, tokens.at[0, j].set(8), mask)[0] - features).max(axis=-1) > 1e-4 for j in range(6)]
-    expected = np.array([[j < 5 and (model is Bert or i >= j) or i == j for i in range(6)] for j in range(6)])
+    features = apply(params, tokens, *given)[0]
+    moved = [np.abs(apply(params, tokens.at[0, j].set(8), *given)[0] - features).max(axis=-1) > 1e-4 for j in range(6)]
+    expected = [[i >= j if model is ClipText else j < 5 or i == j for i in range(6)] for j in range(6)]
     np.testing.assert_array_equal(moved, expected)
+
+
+def test_distances_of_t5():
+    """8 of them to each side: 0 to 3 one by one, then 4-5, 6-7, 8-11, 12 and more; what follows comes second."""
+    row = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7]
+    table = distance_buckets(15, 16, 16)
+    np.testing.assert_array_equal(table[:, 0], row)
+    np.testing.assert_array_equal(table[0, 1:], np.array(row[1:]) + 8)
+    np.testing.assert_array_equal(table[3:, 3:], table[:-3, :-3])
 
 
 # What is kept on disk
@@ -217,15 +241,16 @@ def test_a_library_is_missing(made, monkeypatch, library):
 
 def test_another_length(made):
     name, folder, _ = made
-    for length in (2, POSITIONS + 1):
+    most = 512 if name == "t5" else POSITIONS
+    for length in (2, most + 1):
         assert mistake(names.find("text encoder", "ddpm.text", name), path=str(folder), length=length) == (
-            f"length = {length} must be in 3..40: the first token, the last, and those between them."
+            f"length = {length} must be in 3..{most}, what is added to each text included."
         )
 
 
 def test_files_of_another_network(made, tmp_path):
     name, _, _ = made
-    what = {"minilm": "all-MiniLM-L6-v2", "clip": "CLIP text model"}[name]
+    what = {"minilm": "all-MiniLM-L6-v2", "clip": "CLIP text model", "t5": "T5"}[name]
     make, folder = names.find("text encoder", "ddpm.text", name), FOLDERS[name](tmp_path / "folder")
 
     def told(**options):
@@ -233,14 +258,14 @@ def test_files_of_another_network(made, tmp_path):
 
     weights, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
     arrays = load_file(weights)
-    wide, *_ = [key for key in arrays if key.endswith(("intermediate.dense.weight", "fc1.weight"))]
+    wide, *_ = [key for key in arrays if key.endswith(("intermediate.dense.weight", "fc1.weight", "wi_0.weight"))]
     save_file({key: array for key, array in arrays.items() if key != wide}, weights)
     assert told().startswith(f"{weights} is no {what}: it holds no {wide!r}. ")
     save_file(arrays | {wide: arrays[wide][1:].copy()}, weights)
     assert f"{weights} is no {what}: layer_0.wide/kernel is (16, 23), not (16, 24). " in told()
     save_file(arrays, weights)
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "layer_norm_eps"}))
-    assert told().startswith(f"{folder / 'config.json'} is of no {what}: it says no 'layer_norm_eps'. ")
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "vocab_size"}))
+    assert told().startswith(f"{folder / 'config.json'} is of no {what}: it says no 'vocab_size'. ")
     for file in (weights, folder / "config.json"):
         file.write_text("{")
         assert told().startswith(f"{file} cannot be read (")
@@ -270,6 +295,16 @@ def test_an_activation_nobody_knows(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}))
     assert mistake(clip, path=str(folder)) == (
         f"unknown hidden_act in {folder}/config.json 'gelu_new'. Did you mean 'gelu'? Known: gelu, quick_gelu."
+    )
+
+
+def test_a_t5_of_another_kind(tmp_path):
+    folder = t5_folder(tmp_path / "plain", gated=False)
+    assert np.ptp(t5(path=str(folder)).encode(TEXTS)[0]) > 1
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"feed_forward_proj": "gated-silu"}))
+    assert mistake(t5, path=str(folder)) == (
+        f"unknown feed_forward_proj in {folder}/config.json 'gated-silu'. Did you mean 'gated-gelu'? Known: gated-gelu, relu."
     )
 
 

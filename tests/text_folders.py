@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 WIDTH, INNER, LAYERS, POSITIONS, HEADS = 16, 24, 2, 40, 4
 WORDS = ("a", "red", "blue", "heart", "car", "##s", "on", "the", "street", "[UNK]")
@@ -88,3 +88,36 @@ def clip_folder(folder, seed=0, prefix="text_model."):
         shapes |= matrix(f"{layer}.mlp.fc1", INNER, WIDTH) | matrix(f"{layer}.mlp.fc2", WIDTH, INNER)
     config = {"vocab_size": count, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu", "model_type": "clip_text_model"}
     return write(folder, config, {f"{prefix}{name}": shape for name, shape in shapes.items()}, seed)
+
+
+def t5_folder(folder, seed=0, gated=True):
+    """A T5 that knows WORDS, with the decoder that its files have and that is passed over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = ["<pad>", "</s>", "<unk>", "▁", *(f"▁{word}" for word in WORDS), "s"]
+    tokenizer = Tokenizer(models.Unigram([(token, -1.0) for token in tokens], unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()])
+    tokenizer.post_processor = processors.TemplateProcessing(single=["$A", "</s>"], special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    shapes = {"shared.weight": (len(tokens), WIDTH), "encoder.final_layer_norm.weight": (WIDTH,)}
+    shapes["decoder.final_layer_norm.weight"] = (WIDTH,)
+    for i in range(LAYERS):
+        attention, mlp = (f"encoder.block.{i}.layer.{j}" for j in (0, 1))
+        shapes |= {f"{attention}.SelfAttention.{part}.weight": (HEADS * 3, WIDTH) for part in "qkv"}
+        shapes[f"{attention}.SelfAttention.o.weight"] = (WIDTH, HEADS * 3)
+        shapes |= {
+            f"{mlp}.DenseReluDense.{part}.weight": (INNER, WIDTH) for part in (("wi_0", "wi_1") if gated else ("wi",))
+        }
+        shapes[f"{mlp}.DenseReluDense.wo.weight"] = (WIDTH, INNER)
+        shapes |= {f"{part}.layer_norm.weight": (WIDTH,) for part in (attention, mlp)}
+    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, HEADS)
+    sizes = {
+        "d_model": WIDTH,
+        "d_ff": INNER,
+        "d_kv": 3,
+        "num_layers": LAYERS,
+        "num_heads": HEADS,
+        "vocab_size": len(tokens),
+    }
+    sizes |= {"relative_attention_num_buckets": 32, "layer_norm_epsilon": 1e-6, "model_type": "t5"}
+    return write(folder, sizes | ({"feed_forward_proj": "gated-gelu"} if gated else {}), shapes, seed)

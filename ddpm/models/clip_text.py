@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 EXACT = jax.lax.Precision.HIGHEST
 ACTIVATIONS = {
@@ -17,7 +17,7 @@ ACTIVATIONS = {
 class ClipText(nn.Module):
     """Tokens to the features of each: h = h + attention(LN(h)); h = h + W_2 act(W_1 LN(h)); at the end LN(h).
 
-    A token is attended to by itself and by those after it, where `mask` says that there is one.
+    A token is attended to by itself and by those after it, so what follows the end of a text changes nothing in it.
 
     Args:
       tokens: how many there are to know; `positions` how many of them a text may have.
@@ -38,9 +38,7 @@ class ClipText(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(
-        self, tokens: Int[Array, "batch length"], mask: Bool[Array, "batch length"]
-    ) -> Float[Array, "batch length width"]:
+    def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length width"]:
         def norm(h, name):
             return nn.LayerNorm(self.epsilon, use_fast_variance=False, name=name)(h)
 
@@ -48,7 +46,7 @@ class ClipText(nn.Module):
             return nn.Dense(features, precision=EXACT, name=name)(h)
 
         positions = jnp.arange(tokens.shape[1])
-        seen = (positions[:, None] >= positions[None, :])[None, None] & mask[:, None, None, :]
+        seen = (positions[:, None] >= positions[None, :])[None, None]
         h = nn.Embed(self.tokens, self.width, name="tokens_embedded")(tokens)
         h = h + nn.Embed(self.positions, self.width, name="positions_embedded")(positions[None])
         for i in range(self.layers):

@@ -63,10 +63,10 @@ def clip(path: str = "", length: int = 77) -> TextEncoder:
             read = folder.norm if part.endswith("norm") else folder.dense
             params[f"layer_{i}.{part}"] = read(f"{theirs}.{name}")
     blank = jnp.zeros((1, 3), jnp.int32)
-    folder.weights.check(params, jax.eval_shape(lambda: model.init(jax.random.key(0), blank, blank == 0))["params"])
+    folder.weights.check(params, jax.eval_shape(lambda: model.init(jax.random.key(0), blank))["params"])
 
     def apply(params, tokens, mask):
-        features = model.apply({"params": params}, tokens, mask)
+        features = model.apply({"params": params}, tokens)
         last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
         return features, jnp.take_along_axis(features, last[:, None, None], axis=1)[:, 0]
 

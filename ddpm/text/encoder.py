@@ -30,7 +30,7 @@ class TextEncoder(NamedTuple):
     width: of the features.
     encode: texts -> (features float32 [n, length, width], which of the tokens there are [n, length]). Features are zero
       where there is no token. Those of a text depend on nothing but it.
-    pooled: texts -> float32 [n, width], one vector for each.
+    pooled: texts -> float32 [n, width], one vector for each; None where the network has none.
     """
 
     about: str
@@ -38,7 +38,7 @@ class TextEncoder(NamedTuple):
     length: int
     width: int
     encode: Callable[[Sequence[str]], Encoded]
-    pooled: Callable[[Sequence[str]], Float[np.ndarray, "n width"]]
+    pooled: Callable[[Sequence[str]], Float[np.ndarray, "n width"]] | None
 
 
 def text_encoder(
@@ -48,16 +48,16 @@ def text_encoder(
 
     Args:
       sha256: of the files.
-      tokenizer: of the library tokenizers; it adds a first and a last token to each text.
+      tokenizer: of the library tokenizers; it adds a last token to each text, and perhaps a first.
       apply: (params, tokens int32 [n, length], which of them there are [n, length]) ->
-        (features [n, length, width], pooled [n, width]); pure.
+        (features [n, length, width], pooled [n, width] or None); pure.
       length: tokens a text has at most, in 3..most.
       most: tokens the network can read.
     Raises:
       InputError: another length.
     """
     if not 3 <= length <= most:
-        raise InputError(f"length = {length} must be in 3..{most}: the first token, the last, and those between them.")
+        raise InputError(f"length = {length} must be in 3..{most}, what is added to each text included.")
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
     params = jax.device_put(params)

@@ -6,10 +6,12 @@ import pathlib
 import numpy as np
 import pytest
 import torch
-from text_folders import POSITIONS, clip_vocabulary, save_clip_vocabulary
+from text_folders import POSITIONS, clip_vocabulary, save_clip_vocabulary, t5_folder
 
+from ddpm.models.t5 import distance_buckets
 from ddpm.text.clip import clip
 from ddpm.text.minilm import minilm
+from ddpm.text.t5 import t5
 
 transformers = pytest.importorskip("transformers", reason="parity needs transformers: make parity")
 
@@ -97,3 +99,35 @@ def test_clip_is_that_of_transformers(clip_folder, length, saved):
     np.testing.assert_array_equal(mask, read["attention_mask"].numpy())
     assert_close(features[mask], expected.last_hidden_state.numpy()[mask])
     assert_close(encoder.pooled(TEXTS), expected.pooler_output.numpy())
+
+
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
+def test_t5_is_that_of_transformers(tmp_path, kind):
+    """Of a length at which the furthest distances are as many as in training."""
+    t5_folder(tmp_path)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<pad>")
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=32, d_ff=48, d_kv=6, num_layers=3, num_heads=4, feed_forward_proj=kind
+    )
+    torch.manual_seed(0)
+    model = transformers.T5EncoderModel(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.2 * torch.randn(weight.shape)
+    model.save_pretrained(tmp_path)
+    texts = ["a red heart", "", "the blue cars on the street " * 40]
+    for length in (6, 300):
+        read = tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        with torch.inference_mode():
+            expected = model(read["input_ids"], read["attention_mask"]).last_hidden_state.numpy()
+        features, mask = t5(path=str(tmp_path), length=length).encode(texts)
+        np.testing.assert_array_equal(mask, read["attention_mask"].numpy())
+        assert_close(features[mask], expected[mask])
+
+
+def test_distances_are_those_of_transformers():
+    theirs = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
+    for buckets, furthest in ((32, 128), (16, 64), (20, 100)):
+        far = torch.arange(400)[None] - torch.arange(400)[:, None]
+        expected = theirs(far, num_buckets=buckets, max_distance=furthest).numpy()
+        np.testing.assert_array_equal(distance_buckets(400, buckets, furthest), expected)
