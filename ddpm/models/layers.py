@@ -5,15 +5,28 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+from jaxtyping import Array, Bool, Float, Real
 
+from ddpm.condition import Condition
+from ddpm.errors import InputError, unknown_name
 from ddpm.shapes import Images
 
 Features = Float[Array, "batch height width features"]
+Tokens = Float[Array, "batch tokens features"]
+TokenMask = Bool[Array, "batch tokens"]
 
 # DDPM's initialisers: uniform of variance 1 / fan_avg; zero where a branch is to start as nothing.
 DEFAULT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ZERO_INIT = nn.initializers.zeros_init()
+LABEL_INIT = nn.initializers.normal(1.0)  # PyTorch's, as in the code of improved DDPM
+
+
+def check_dtype(**names: str) -> None:
+    """Raises InputError for what is no name of a type of activations, by its option."""
+    known = ("float32", "bfloat16") + ("float64",) * jax.config.jax_enable_x64  # which flax makes float32 without x64
+    for option, name in names.items():
+        if name not in known:
+            raise unknown_name(option, name, known)
 
 
 def sinusoidal(t: Real[Array, "batch"], channels: int) -> Float[Array, "batch channels"]:
@@ -29,6 +42,56 @@ def sinusoidal(t: Real[Array, "batch"], channels: int) -> Float[Array, "batch ch
     frequencies = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
     angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def embedding(
+    t: Real[Array, "batch"],
+    condition: Condition,
+    channels: int,
+    features: int,
+    *,
+    num_labels: int,
+    init=DEFAULT_INIT,
+    label_init=LABEL_INIT,
+    dtype: jnp.dtype,
+) -> Float[Array, "batch features"]:
+    """What is added up of a time, a label and how noisy the image beside x is: W silu(V sinusoidal(t)) + ...
+
+    Args:
+      t: times [batch].
+      channels, features: of the sinusoidal embedding, and of what is made of it.
+      num_labels: rows of the embedding of labels; 0 for a model that is told none.
+
+    Ho et al. 2020, appendix B; Nichol and Dhariwal 2021 (labels); Saharia et al. 2022 (Imagen), section 2.4 (noise).
+    """
+
+    def of(t, name):
+        h = nn.Dense(features, kernel_init=init, dtype=dtype, name=f"{name}_1")(sinusoidal(t, channels))
+        return nn.Dense(features, kernel_init=init, dtype=dtype, name=f"{name}_2")(nn.silu(h))
+
+    h = of(t, "time")
+    if num_labels:
+        h += nn.Embed(num_labels, features, embedding_init=label_init, dtype=dtype, name="label")(condition.labels)
+    if condition.noise is not None:  # in [0, 1], and the frequencies are made for times up to 1000
+        h += of(1000 * jnp.asarray(condition.noise), "noise")
+    return h
+
+
+def joined(x: Images, condition: Condition) -> Features:
+    """x and beside its channels those of the image of the condition, if there is one.
+
+    Raises:
+      InputError: the two are not of one size.
+    """
+    if condition.image is None:
+        return x
+    (height, width), size = condition.image.shape[1:3], x.shape[1:3]
+    if (height, width) != size:
+        raise InputError(
+            f"condition.image is {height} x {width}, but its channels join those of an image of {size[0]} x {size[1]}: "
+            "resize it to that."
+        )
+    return jnp.concatenate([x, condition.image], axis=-1)
 
 
 def conv(
@@ -48,10 +111,35 @@ def group_norm(channels: int, *, name: str) -> nn.GroupNorm:
     return nn.GroupNorm(groups, epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, name=name)
 
 
+def layer_norm(*, name: str) -> nn.LayerNorm:
+    """LayerNorm over the features of a token, in float32, with the epsilon of latent diffusion."""
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
+
+
+def attend(
+    q: Float[Array, "batch queries heads dims"],
+    k: Float[Array, "batch keys heads dims"],
+    v: Float[Array, "batch keys heads dims"],
+    mask: Bool[Array, "batch keys"] | None = None,
+) -> Float[Array, "batch queries features"]:
+    """softmax(q k^T / sqrt(dims)) v of each head, side by side, the softmax in float32.
+
+    mask: the keys there are; None for all. Where there are none, what is read is 0.
+
+    Vaswani et al. 2017, Eq. 1.
+    """
+    given = None if mask is None else mask[:, None, None, :]
+    h = jax.nn.dot_product_attention(q, k, v, mask=given)
+    if mask is not None:  # a softmax over masked keys alone is uniform: it would read what is not there
+        h = jnp.where(mask.any(axis=1)[:, None, None, None], h, 0)
+    return h.reshape(*h.shape[:2], -1)
+
+
 class ResidualBlock(nn.Module):
     """GroupNorm-SiLU-conv twice, told the time in between, beside a skip connection.
 
     `scale_shift` False: h + time (DDPM). True: GroupNorm(h) (1 + scale) + shift (adaptive group norm, improved DDPM).
+    A block that is given no time is told none.
 
     Ho et al. 2020, appendix B; Nichol and Dhariwal 2021, section 3.
     """
@@ -62,18 +150,22 @@ class ResidualBlock(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Images, time: Float[Array, "batch embedding"], train: bool) -> Features:
+    def __call__(self, x: Images, time: Float[Array, "batch embedding"] | None, train: bool) -> Features:
         channels = x.shape[-1]
         h = nn.silu(group_norm(channels, name="norm_1")(x))
         h = conv(self.features, dtype=self.dtype, name="conv_1")(h)
-        width = 2 * self.features if self.scale_shift else self.features
-        time = nn.Dense(width, kernel_init=DEFAULT_INIT, dtype=self.dtype, name="time")(nn.silu(time))[:, None, None, :]
         norm_2 = group_norm(self.features, name="norm_2")
-        if self.scale_shift:
-            scale, shift = jnp.split(time, 2, axis=-1)
-            h = norm_2(h) * (1 + scale) + shift
+        if time is None:
+            h = norm_2(h)
         else:
-            h = norm_2(h + time)
+            width = 2 * self.features if self.scale_shift else self.features
+            time = nn.Dense(width, kernel_init=DEFAULT_INIT, dtype=self.dtype, name="time")(nn.silu(time))
+            time = time[:, None, None, :]
+            if self.scale_shift:
+                scale, shift = jnp.split(time, 2, axis=-1)
+                h = norm_2(h) * (1 + scale) + shift
+            else:
+                h = norm_2(h + time)
         h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
         h = conv(self.features, init=ZERO_INIT, dtype=self.dtype, name="conv_2")(h)
         if channels != self.features:
@@ -100,8 +192,33 @@ class SelfAttention(nn.Module):
         h = group_norm(channels, name="norm")(x).reshape(batch, height * width, channels)
         heads = (batch, height * width, self.num_heads, channels // self.num_heads)
         q, k, v = (dense(name)(h).reshape(heads) for name in ("query", "key", "value"))
-        h = jax.nn.dot_product_attention(q, k, v).reshape(batch, height, width, channels)
-        return x + dense("out", ZERO_INIT)(h)
+        return x + dense("out", ZERO_INIT)(attend(q, k, v).reshape(x.shape))
+
+
+class CrossAttention(nn.Module):
+    """Attention of each pixel to tokens, such as those of a text, beside a skip connection.
+
+    q of GroupNorm(x); k, v of LayerNorm(tokens): Imagen found that norm to help considerably, latent diffusion has none.
+
+    Vaswani et al. 2017, section 3.2.3; Saharia et al. 2022 (Imagen), section 2.5.
+    """
+
+    num_heads: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Images, tokens: Tokens, mask: TokenMask | None = None) -> Images:
+        channels = x.shape[-1]
+
+        def dense(name, init=DEFAULT_INIT):
+            return nn.Dense(channels, kernel_init=init, dtype=self.dtype, name=name)
+
+        def heads(name, h):
+            return dense(name)(h).reshape(h.shape[0], -1, self.num_heads, channels // self.num_heads)
+
+        h, tokens = group_norm(channels, name="norm")(x), layer_norm(name="norm_tokens")(tokens)
+        h = attend(heads("query", h), heads("key", tokens), heads("value", tokens), mask)
+        return x + dense("out", ZERO_INIT)(h.reshape(x.shape))
 
 
 class Downsample(nn.Module):

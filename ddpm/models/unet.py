@@ -3,38 +3,50 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Real
 
+from ddpm.condition import NOTHING, Condition
 from ddpm.errors import InputError, check_at_least, unknown_name
+from ddpm.models.attention import SpatialTransformer
 from ddpm.models.layers import (
     DEFAULT_INIT,
     ZERO_INIT,
+    CrossAttention,
     Downsample,
     Features,
     ResidualBlock,
     SelfAttention,
+    TokenMask,
+    Tokens,
     Upsample,
+    check_dtype,
     conv,
+    embedding,
     group_norm,
-    sinusoidal,
+    joined,
 )
 from ddpm.shapes import Images
 
-LABEL_INIT = nn.initializers.normal(1.0)  # PyTorch's, as in the code of improved DDPM
-DTYPES = ("float32", "bfloat16")
+TIMES = ("norm", "token")
+ATTENTIONS = ("simple", "transformer")
 
 
 class UNet(nn.Module):
     """The DDPM U-Net: noised image and time to an image of `out_channels` channels.
+
+    Of a condition it is told: labels and noise, embedded and added to the embedding of the time; an image, whose channels
+    join those of x; a text, by cross-attention wherever there is attention.
 
     Args:
       out_channels: channels of the output.
       channels: features at full resolution, a multiple of 4.
       channel_mult: features of each level as a multiple of `channels`; each level halves the resolution.
       num_res_blocks: residual blocks a level on the way down; one more on the way up.
-      attention_resolutions: heights of feature maps that get attention after each residual block.
+      attention_resolutions: heights of feature maps that get attention after each residual block; the smallest always has it.
+      attention: 'simple', DDPM's self-attention and then cross-attention, or 'transformer', the block of latent diffusion.
+      time: how the network is told it (with labels and noise): 'norm', in each residual block, before or by its second norm,
+        or 'token', by cross-attention to one more token of the text, or to it alone.
       num_heads: attention heads.
       dropout: rate inside the residual blocks, in [0, 1).
       scale_shift: adaptive group norm instead of adding the time embedding.
@@ -47,7 +59,8 @@ class UNet(nn.Module):
       InputError: an argument out of its range, an image whose size the levels do not divide, or an attention
         resolution that no level has.
 
-    Ho et al. 2020, appendix B; Kingma et al. 2021 (VDM), appendix C (fourier); Nichol and Dhariwal 2021 (labels).
+    Ho et al. 2020, appendix B; Kingma et al. 2021 (VDM), appendix C (fourier); Nichol and Dhariwal 2021 (labels);
+    Rombach et al. 2022, section 3.3 (text); Ho et al. 2021 (cascaded diffusion), section 4 (image and its noise).
     """
 
     out_channels: int
@@ -55,6 +68,8 @@ class UNet(nn.Module):
     channel_mult: Sequence[int] = (1, 2, 2, 2)
     num_res_blocks: int = 2
     attention_resolutions: Sequence[int] = (16,)
+    attention: str = "simple"
+    time: str = "norm"
     num_heads: int = 1
     dropout: float = 0.1
     scale_shift: bool = False
@@ -65,53 +80,65 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Images, t: Real[Array, "batch"], labels: Int[Array, "batch"] | None = None, *, train: bool = False
+        self, x: Images, t: Real[Array, "batch"], condition: Condition = NOTHING, *, train: bool = False
     ) -> Features:
         self._check(x.shape[1], x.shape[2])
         dtype = jnp.dtype(self.dtype)
-        residual, attention = ResidualBlock, SelfAttention
+        residual, to_self, to_tokens, transformer = ResidualBlock, SelfAttention, CrossAttention, SpatialTransformer
         if self.remat:
             residual = nn.remat(ResidualBlock, static_argnums=(3,))  # counting self: train
-            attention = nn.remat(SelfAttention)
+            to_self, to_tokens, transformer = map(nn.remat, (to_self, to_tokens, transformer))
 
         def block(h, features, name):
-            h = residual(features, self.dropout, self.scale_shift, dtype, name=name)(h, time, train)
-            if h.shape[1] in self.attention_resolutions:
-                h = attention(self.num_heads, dtype, name=f"{name}_attention")(h)
-            return h
+            told = None if self.time == "token" else time
+            return residual(features, self.dropout, self.scale_shift, dtype, name=name)(h, told, train)
 
-        def dense(name):
-            return nn.Dense(4 * self.channels, kernel_init=DEFAULT_INIT, dtype=dtype, name=name)
+        def attend(h, name):
+            if self.attention == "transformer":
+                return transformer(self.num_heads, dtype, name=f"{name}_attention")(h, tokens, mask)
+            h = to_self(self.num_heads, dtype, name=f"{name}_attention")(h)
+            return h if tokens is None else to_tokens(self.num_heads, dtype, name=f"{name}_cross")(h, tokens, mask)
 
-        time = dense("time_2")(nn.silu(dense("time_1")(sinusoidal(t, self.channels))))
-        if self.num_labels:
-            embed = nn.Embed(self.num_labels, 4 * self.channels, embedding_init=LABEL_INIT, dtype=dtype, name="label")
-            time += embed(labels)
+        def blocks(h, features, name):
+            h = block(h, features, name)
+            return attend(h, name) if h.shape[1] in self.attention_resolutions else h
 
+        time = embedding(t, condition, self.channels, 4 * self.channels, num_labels=self.num_labels, dtype=dtype)
+        tokens, mask = self._tokens(time, condition, dtype)
         waves = [wave(2 * jnp.pi * 2.0**n * x) for n in self.fourier for wave in (jnp.sin, jnp.cos)]
-        h = conv(self.channels, dtype=dtype, name="conv_in")(jnp.concatenate([x, *waves], axis=-1))
+        h = joined(jnp.concatenate([x, *waves], axis=-1), condition)
+        h = conv(self.channels, dtype=dtype, name="conv_in")(h)
         skips = [h]
         for level, mult in enumerate(self.channel_mult):
             if level > 0:
                 h = Downsample(dtype, name=f"down_{level}_downsample")(h)
                 skips.append(h)
             for i in range(self.num_res_blocks):
-                h = block(h, self.channels * mult, f"down_{level}_{i}")
+                h = blocks(h, self.channels * mult, f"down_{level}_{i}")
                 skips.append(h)
 
-        h = residual(h.shape[-1], self.dropout, self.scale_shift, dtype, name="mid_0")(h, time, train)
-        h = attention(self.num_heads, dtype, name="mid_attention")(h)
-        h = residual(h.shape[-1], self.dropout, self.scale_shift, dtype, name="mid_1")(h, time, train)
+        h = attend(block(h, h.shape[-1], "mid_0"), "mid")
+        h = block(h, h.shape[-1], "mid_1")
 
         for level, mult in reversed(list(enumerate(self.channel_mult))):
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(h, self.channels * mult, f"up_{level}_{i}")
+                h = blocks(h, self.channels * mult, f"up_{level}_{i}")
             if level > 0:
                 h = Upsample(dtype, name=f"up_{level}_upsample")(h)
 
         h = nn.silu(group_norm(h.shape[-1], name="norm_out")(h))
         return conv(self.out_channels, init=ZERO_INIT, name="conv_out")(h)
+
+    def _tokens(self, time: Array, condition: Condition, dtype: jnp.dtype) -> tuple[Tokens | None, TokenMask | None]:
+        """What there is to attend to beside the image, and which of it there is."""
+        tokens, mask = (None, None) if condition.text is None else (condition.text, condition.mask)
+        if self.time == "token":
+            width = time.shape[-1] if tokens is None else tokens.shape[-1]
+            token = nn.Dense(width, kernel_init=DEFAULT_INIT, dtype=dtype, name="time_token")(nn.silu(time))[:, None, :]
+            tokens = token if tokens is None else jnp.concatenate([tokens, token], axis=1)
+            mask = mask if mask is None else jnp.pad(mask, ((0, 0), (0, 1)), constant_values=True)
+        return tokens, mask
 
     def _check(self, height: int, width: int) -> None:
         check_at_least(1, **{"model.unet.num_res_blocks": self.num_res_blocks, "model.unet.num_heads": self.num_heads})
@@ -128,9 +155,15 @@ class UNet(nn.Module):
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.unet.dropout = {self.dropout} is not in [0, 1); DDPM uses 0.1.")
-        known = DTYPES + ("float64",) * jax.config.jax_enable_x64  # which flax makes float32 without x64
-        if self.dtype not in known:
-            raise unknown_name("model.unet.dtype", self.dtype, known)
+        check_dtype(**{"model.unet.dtype": self.dtype})
+        for option, name, known in (("time", self.time, TIMES), ("attention", self.attention, ATTENTIONS)):
+            if name not in known:
+                raise unknown_name(f"model.unet.{option}", name, known)
+        if self.time == "token" and self.scale_shift:
+            raise InputError(
+                "model.unet.scale_shift = True tells the time to the residual blocks, and with time = 'token' they are told "
+                "none: set scale_shift = False, or time = 'norm'."
+            )
         halvings = len(self.channel_mult) - 1
         for side, size in (("height", height), ("width", width)):
             if size % 2**halvings:
