@@ -22,7 +22,7 @@ def distance_buckets(length: int, buckets: int, furthest: int) -> Int[np.ndarray
     far = np.arange(length) - np.arange(length)[:, None]
     d = np.abs(far)
     grown = np.log(np.maximum(d, near) / near) / np.log(furthest / near) * (half - near)
-    grown = np.minimum(near + np.floor(grown + 1e-9).astype(int), half - 1)  # log 8 / log 16 is no more than nearly 3/4
+    grown = np.minimum(near + np.floor(grown).astype(int), half - 1)
     return np.where(d < near, d, grown) + half * (far > 0)
 
 
