@@ -18,12 +18,12 @@ from ddpm.diffusion.process import Noiseless
 from ddpm.diffusion.variance import check_learned
 from ddpm.errors import InputError
 from ddpm.evaluation.network import FeatureNetwork
-from ddpm.names import call, find, options_of, own_name
+from ddpm.names import call, find, options_of, own_name, update
 from ddpm.objective import Diffusion, loss, times_drawn
 from ddpm.sampling import eps_power, grids
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.conditions import Asked, of_classes
-from ddpm.sampling.guidance import Guide
+from ddpm.sampling.guidance import Guides
 from ddpm.training import loop, optimizer, sharding, step
 
 
@@ -79,7 +79,7 @@ def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransforma
         tx,
         step.ema_decay(config.ema.decay, config.ema.warmup),
         stratified=config.timesteps.stratified,
-        null=made.null,
+        null=made.told.null,
         null_rate=config.condition.null_rate,
         accumulate=config.optimizer.accumulate,
         **options,
@@ -93,6 +93,7 @@ def with_sampler(
     batch_size: int | None = None,
     labels: Sequence[int] | int | None = None,
     guidance_scale: float | int | None = None,
+    guidance: dict | None = None,
     **options,
 ) -> ConfigDict:
     """A copy of a configuration with another choice in `config.sampler`; what is not given stays.
@@ -103,6 +104,7 @@ def with_sampler(
       batch_size: images that are drawn at once.
       labels: one class, or several that the images have in turn.
       guidance_scale: 0 unconditional, 1 off, > 1 guided.
+      guidance: other keys of `config.guidance`, such as classifiers.
       options: of the algorithm, such as eta.
     """
     config = ConfigDict(config.to_dict())
@@ -112,7 +114,8 @@ def with_sampler(
     section.batch_size = section.batch_size if batch_size is None else batch_size
     if labels is not None:
         section.labels = tuple(np.atleast_1d(labels).tolist())
-    config.guidance.scale = config.guidance.scale if guidance_scale is None else float(guidance_scale)
+    told = {} if guidance_scale is None else {"scale": float(guidance_scale)}
+    update("guidance", config.guidance, (guidance or {}) | told)
     section[own_name(section)] = options_of(section) | options
     return config
 
@@ -133,12 +136,22 @@ def sampler_of(config: ConfigDict, made: Diffusion) -> Callable:
 
 
 def batched_sampler(
-    config: ConfigDict, made: Diffusion, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
+    config: ConfigDict, made: Diffusion, guided: Guides, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
 ) -> BatchedSampler:
-    """The sampler of `config.sampler` along `config.grid`, for images of a shape."""
+    """The sampler of `config.sampler` along `config.grid`, for images of a shape.
+
+    Raises:
+      InputError: the model draws no images.
+    """
+    if made.classifies:
+        raise InputError(
+            f"a classifier (loss '{config.loss.name}') draws no images: while it trains, set training.sample_every and "
+            "training.evaluate_every to 0; name its run in guidance.classifiers of a diffusion model."
+        )
     section = config.sampler
     return BatchedSampler(
         made.model,
+        guided,
         sampler_of(config, made),
         grid(config, made),
         shape,
@@ -147,9 +160,8 @@ def batched_sampler(
         batch_size=section.batch_size,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
-        null=made.null,
-        asked=asked(config, made),
-        guidance=Guide(**config.guidance),
+        null=made.told.null,
+        asked=asked(config, guided.classes),
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
 
@@ -201,14 +213,14 @@ def conditions(made: Diffusion, images: Dataset) -> Condition:
     Raises:
       InputError: it is told what is not known of them.
     """
-    if made.classes and images.labels is None:
+    if made.told.classes and images.labels is None:
         raise InputError("the model is told classes, and these images have none: take images of known classes.")
-    return Condition(Labels(images.labels)) if made.classes else NOTHING
+    return Condition(Labels(images.labels)) if made.told.classes else NOTHING
 
 
-def asked(config: ConfigDict, made: Diffusion) -> Asked:
-    """What the images of `config.sampler` are asked for."""
-    return of_classes(made.classes, tuple(config.sampler.labels))
+def asked(config: ConfigDict, classes: int) -> Asked:
+    """What the images of `config.sampler` are asked for, of a model or guides that tell apart so many classes."""
+    return of_classes(classes, tuple(config.sampler.labels))
 
 
 def batches(config: ConfigDict, made: Diffusion, images: Dataset, **shardings) -> Feed:

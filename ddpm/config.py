@@ -27,11 +27,18 @@ FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout
 NEWER = {
     "condition.labels": False,
     "condition.null_rate": 0.1,
+    "model.unet.attention": "simple",
+    "model.unet.time": "norm",
     "sampler.percentile": 0.0,
     "sampler.labels": [],
     "guidance.scale": 1.0,
     "guidance.interval": [0.0, float("inf")],
     "guidance.rescale": 0.0,
+    "guidance.worse": "",
+    "guidance.classifiers": [],
+    "guidance.classifier_scale": 1.0,
+    "guidance.functions": [],
+    "guidance.function_scale": 1.0,
     "grid.final": "zero",
 }
 RENAMED = {("grid.name", "uniform"): "trailing"}
@@ -62,8 +69,11 @@ def up_to_date(values: dict) -> dict:
         if old in values.get(section, {}):
             values[section][new] = values[section].pop(old)
     for dotted, value in NEWER.items():
-        section, _, key = dotted.partition(".")
-        values.setdefault(section, {}).setdefault(key, value)
+        *path, key = dotted.split(".")
+        section = values
+        for name in path:
+            section = section.setdefault(name, {})
+        section.setdefault(key, value)
     for (dotted, old), new in RENAMED.items():
         section, _, key = dotted.partition(".")
         if values[section].get(key) == old:

@@ -24,6 +24,7 @@ from ddpm.evaluation.frechet import small_sample_warning
 from ddpm.evaluation.network import FeatureNetwork, named
 from ddpm.evaluation.points import check_same_dimension
 from ddpm.evaluation.sources import Source
+from ddpm.guides import is_guided
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.training import checkpoint
 
@@ -233,7 +234,7 @@ def provenance(config: ConfigDict, params: Any, *, name: str, step: int, seed: i
         "percentile": section.percentile,
         "seed": seed,
         "labels": list(section.labels) or ("drawn evenly" if config.condition.labels else None),
-        "guidance": config.guidance.to_dict() if config.condition.labels else None,
+        "guidance": config.guidance.to_dict() if config.condition.labels or is_guided(config) else None,
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }

@@ -48,6 +48,8 @@ LABELS = flags.DEFINE_list("labels", [], "Classes asked for, in turn; drawn even
 GUIDANCE = flags.DEFINE_float(
     "guidance_scale", None, "Of classifier-free guidance: 0 unconditional, 1 off, > 1 guided."
 )
+CLASSIFIERS = flags.DEFINE_list("classifiers", [], "Workdirs of classifiers that guide to the labels.")
+CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", None, "How far each of them pulls; 1 if not given.")
 METRICS = flags.DEFINE_list("metrics", [], "Metrics of mode eval, such as fid,kid,pr, instead of evaluation.metrics.")
 FEATURES = flags.DEFINE_string("features", None, "Feature network of mode eval, instead of evaluation.features.name.")
 INCEPTION = flags.DEFINE_string("inception", None, "Weights of the 2015 Inception: features of mode eval.")
@@ -56,7 +58,7 @@ IMAGES = flags.DEFINE_string(
 )
 REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
-DRAWING = ("seed", "sampler", "num_steps", "labels", "guidance_scale")
+DRAWING = ("seed", "sampler", "num_steps", "labels", "guidance_scale", "classifiers", "classifier_scale")
 EVAL = ("workdir", "metrics", "num", "reference", "features", "inception")
 TAKES = {
     "train": ("workdir", "accept_changes"),
@@ -145,6 +147,8 @@ def _drawing() -> dict:
     chosen = {
         "sampler.labels": tuple(_whole("labels", label) for label in LABELS.value),
         "guidance.scale": GUIDANCE.value,
+        "guidance.classifiers": tuple(CLASSIFIERS.value),
+        "guidance.classifier_scale": CLASSIFIER_SCALE.value,
     }
     return {key: value for key, value in chosen.items() if value not in (None, ())}
 

@@ -82,6 +82,18 @@ def options_of(section: ConfigDict) -> dict:
     return dict(section[own_name(section)]) if own_name(section) in section else {}
 
 
+def update(name: str, section: ConfigDict, values: dict) -> None:
+    """Sets keys of a section.
+
+    Raises:
+      InputError: a key that the section does not have.
+    """
+    for key, value in values.items():
+        if key not in section:
+            raise unknown_name(f"key of {name}", key, section.keys())
+        section[key] = value
+
+
 def chosen(kind: str, place: ModuleType, section: ConfigDict, *given: Any) -> Any:
     """What the function that a section names makes of `given` and its options."""
     return call(kind, find(kind, place.__name__, section.name), *given, options=options_of(section))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm.condition import NOTHING, Condition, same_for_all
+from ddpm.condition import NOTHING, same_for_all
+from ddpm.conditioning import Conditioning, conditioning
 from ddpm.diffusion import (
     continuous,
     losses,
@@ -21,12 +22,13 @@ from ddpm.diffusion import (
     uncertainty,
     weights,
 )
+from ddpm.diffusion.classifier import Classifier
 from ddpm.diffusion.loss import Loss
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.prediction import check
 from ddpm.diffusion.process import Process
 from ddpm.diffusion.timestep import Timesteps
-from ddpm.errors import InputError, check_inside
+from ddpm.errors import InputError
 from ddpm.names import call, chosen, find, options_of
 from ddpm.rng import stream
 
@@ -99,8 +101,8 @@ class Diffusion(NamedTuple):
     process: as it is before training.
     learned_variance: whether it learns one.
     learned_process: whether the process is learned.
-    classes: how many the network tells apart; 0 if it is told none.
-    null: what stands for no condition, of one sample; None if it learned none.
+    told: what it is told of each image; of a classifier, the classes are what it says.
+    classifies: model gives a Classifier.
     """
 
     process: Process
@@ -108,8 +110,8 @@ class Diffusion(NamedTuple):
     model: Callable
     learned_variance: bool
     learned_process: bool
-    classes: int = 0
-    null: Condition | None = None
+    told: Conditioning = Conditioning()  # noqa: RUF009
+    classifies: bool = False
 
 
 def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0) -> Diffusion:
@@ -120,16 +122,9 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
     Raises:
       InputError: they do not fit together, or not the shape, or there are no classes to tell.
     """
-    told = config.condition
-    if told.labels and not classes:
-        raise InputError(
-            "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
-            "an .npz with labels, most TFDS sets), or set it to False."
-        )
-    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.null_rate": told.null_rate})
-    classes = classes if told.labels else 0
-    null = Condition(np.int32(classes)) if classes and told.null_rate else None
-    forward, trained_by = process(config), loss(config)
+    forward, trained_by, told = process(config), loss(config), conditioning(config, classes)
+    if trained_by.classifies:
+        told = _as_answer(config, told, classes)
     init_process, process_of = _process(config)
     is_learned = bool(jax.eval_shape(init_process, jax.random.key(0)))
     if is_learned and not trained_by.learns_process:
@@ -139,9 +134,8 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
         )
     prediction = chosen("prediction", predictions, config.prediction)
     check(forward, prediction, config.prediction.name)
-    rows = classes + (null is not None)
-    some = Condition(np.int32(0)) if classes else NOTHING
-    net = network(config, shape, trained_by.outputs * shape[-1], some, rows)
+    outputs = classes if trained_by.classifies else trained_by.outputs * shape[-1]
+    net = network(config, shape, outputs, Conditioning() if trained_by.classifies else told)
     learned_variance = trained_by.outputs == 2
 
     def init(key):
@@ -149,41 +143,49 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
         return net.init(key) | init_process(jax.random.fold_in(key, 0)) | more
 
     def model(params, condition=None, *, train=False, key=None):
-        if condition is None and jax.tree.leaves(some) and null is None:
+        if condition is None and jax.tree.leaves(told.some) and told.null is None:
             raise InputError(
                 "this model was trained without condition.null_rate, so it knows no image of which it is told nothing: "
                 "give it labels."
             )
 
         def apply(x_t, t):
-            told = condition or same_for_all(null or NOTHING, len(x_t))
-            return net.apply(params, x_t, t, told, train=train, key=key)
+            given = condition or same_for_all(told.null or NOTHING, len(x_t))
+            return net.apply(params, x_t, t, given, train=train, key=key)
 
-        return Model(process_of(params), prediction, apply, learned_variance, params.get("uncertainty"))
+        bound = Model(process_of(params), prediction, apply, learned_variance, params.get("uncertainty"))
+        return Classifier(bound, condition.labels) if trained_by.classifies else bound
 
-    return Diffusion(forward, init, model, learned_variance, is_learned, classes, null)
+    return Diffusion(forward, init, model, learned_variance, is_learned, told, trained_by.classifies)
+
+
+def _as_answer(config: ConfigDict, told: Conditioning, classes: int) -> Conditioning:
+    if jax.tree.leaves(told.some):
+        raise InputError("a classifier is not told what it is to say: set condition.labels to False.")
+    if not classes:
+        raise InputError(f"loss '{config.loss.name}' needs the classes of the data, which have none.")
+    return Conditioning(classes)
 
 
 def network(
     config: ConfigDict,
     shape: tuple[int, int, int],
     out_channels: int,
-    some: Condition = NOTHING,
-    num_labels: int = 0,
+    told: Conditioning = Conditioning(),  # noqa: B008
 ) -> Network:
-    """The backbone of `config.model` for images of a shape (height, width, channels), a kind of condition, and so many labels.
+    """The backbone of `config.model` for images of a shape (height, width, channels), of which it is told something.
 
     Raises:
       InputError: the shape does not fit the backbone.
     """
     section = config.model
     backbone = find("model", "ddpm.models", section.name)
-    options = options_of(section) | ({"num_labels": num_labels} if num_labels else {})
+    options = options_of(section) | ({"num_labels": told.num_labels} if told.num_labels else {})
     model = call("model", backbone, out_channels, options=options)
 
     @jax.jit  # traced once, by the check below
     def init(key):
-        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)), same_for_all(some, 1))["params"]
+        return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)), same_for_all(told.some, 1))["params"]
 
     def apply(params, x_t, t, condition, *, train=False, key=None):
         return model.apply({"params": params}, x_t, t, condition, train=train, rngs={"dropout": key} if train else None)

@@ -2,31 +2,29 @@
 
 import functools
 import json
-import logging
 import pathlib
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, objective
+from ddpm import build, trained
 from ddpm.condition import NOTHING, Condition
 from ddpm.config import from_json
-from ddpm.data.images import Facts
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion.process import Noiseless, Process
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
+from ddpm.guides import guides, scales
 from ddpm.likelihood import likelihood
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.conditions import check_labels
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
+from ddpm.trained import Trained
 from ddpm.training import checkpoint, sharding
 
 
@@ -41,11 +39,11 @@ class Run:
     process: the forward process.
     """
 
-    def __init__(self, workdir: pathlib.Path, config: ConfigDict, facts: Facts, step: int, params: Any):
-        self.workdir, self.config, self.facts, self.step = workdir, config, facts, step
+    def __init__(self, read: Trained):
+        self.workdir, self.config, self.facts, self.step, params = read
         self._mesh = sharding.data_mesh()
         self.params = jax.device_put(params, sharding.replicated(self._mesh))
-        self._diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
+        self._diffusion = read.diffusion
         self.process: Process = self._diffusion.model(self.params, NOTHING).process
         self._samplers, self._evaluators = {}, {}
         self._denoise = jax.jit(self._denoised, static_argnums=(0, 1))
@@ -57,12 +55,16 @@ class Run:
 
     def _along(self, config: ConfigDict, times: np.ndarray) -> BatchedSampler:
         section = config.sampler  # of which one program serves all grids, labels and scales
-        guidance = config.guidance.to_dict() | {"scale": config.guidance.scale == 1}
+        on = {"scale": config.guidance.scale == 1, "classifier_scale": None, "function_scale": None}
+        guidance = config.guidance.to_dict() | on
         anew = {"num_steps": None, "labels": None, "guidance": guidance}
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
-            self._samplers[program] = build.batched_sampler(config, self._diffusion, self.facts.shape, self._mesh)
-        return self._samplers[program].along(times, build.asked(config, self._diffusion), config.guidance.scale)
+            guided = guides(config, self._diffusion, self.facts.shape)
+            sampler = build.batched_sampler(config, self._diffusion, guided, self.facts.shape, self._mesh)
+            self._samplers[program] = sampler, guided.classes
+        sampler, classes = self._samplers[program]
+        return sampler.along(times, build.asked(config, classes), scales(config))
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""
@@ -163,7 +165,7 @@ class Run:
             raise InputError(f"t = {t} must be {times}; at t = 0 there is no noise to take away.")
         condition = None
         if labels is not None:
-            check_labels(np.ravel(labels).tolist(), self._diffusion.classes)
+            check_labels(np.ravel(labels).tolist(), self._diffusion.told.classes)
             condition = Condition(np.broadcast_to(np.asarray(labels, np.int32), len(x_t)))
         return self._denoise(self.config.sampler.clip, self.config.sampler.percentile, self.params, x_t, t, condition)
 
@@ -180,36 +182,19 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:
     Raises:
       InputError: no such run or step, or no intact checkpoint.
     """
-    directory = pathlib.Path(workdir).absolute() / "checkpoints"
-    steps = checkpoint.steps_in(directory)
-    if not steps:
-        raise InputError(f"no checkpoint in {directory}: train a run with --workdir {workdir} first.")
-    there = f"there are {', '.join(map(str, steps))}"
-    if step == "best":
-        record = _newest(directory, steps, checkpoint.read_record)[1]
-        figure = best_figure(from_json(record["config"]).evaluation)
-        step = records.best_step(pathlib.Path(workdir), figure, steps) if figure else None
-        if step is None:
-            raise InputError(f"no checkpoint of {workdir} was evaluated while training, so none is best; {there}.")
-    if isinstance(step, str):
+    if isinstance(step, str) and step != "best":
         raise InputError(f"step = {step!r} is neither a whole number nor 'best'.")
-    if step is not None and step not in steps:
-        raise InputError(f"no checkpoint of step {step} in {directory}; {there}.")
-    step, (record, params) = _newest(directory, steps if step is None else [step], _record_and_params)
-    facts = record["facts"]
-    facts = Facts(tuple(facts["shape"]), facts["count"], tuple(facts["classes"]))
-    return Run(pathlib.Path(workdir), from_json(record["config"]), facts, step, params)
+    return Run(trained.read(workdir, _best(workdir) if step == "best" else step))
 
 
-def _newest(directory: pathlib.Path, steps: list[int], read: Callable) -> tuple[int, Any]:
-    """The newest of some checkpoints that is intact: its step, and what is read of it."""
-    for step in reversed(steps):
-        try:
-            return step, read(directory, step)
-        except checkpoint.Broken as error:
-            logging.warning("checkpoint %d is broken (%s)", step, error)
-    raise InputError(f"no checkpoint in {directory} of step {', '.join(map(str, steps))} is intact: give another step.")
-
-
-def _record_and_params(directory: pathlib.Path, step: int) -> tuple[dict, Any]:
-    return checkpoint.read_record(directory, step), checkpoint.read_ema_params(directory, step)
+def _best(workdir: str | pathlib.Path) -> int:
+    directory, steps = trained.checkpoints(workdir)
+    record = trained.newest(directory, steps, checkpoint.read_record)[1]
+    figure = best_figure(from_json(record["config"]).evaluation)
+    step = records.best_step(pathlib.Path(workdir), figure, steps) if figure else None
+    if step is None:
+        raise InputError(
+            f"no checkpoint of {workdir} was evaluated while training, so none is best; "
+            f"there are {', '.join(map(str, steps))}."
+        )
+    return step

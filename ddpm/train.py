@@ -16,6 +16,7 @@ from ddpm.data.images import Facts
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
+from ddpm.guides import guides
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State, init_state
@@ -38,7 +39,9 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     tx = build.gradient_transformation(config)
     _check_workdir(record, workdir, accept_changes)
 
-    samples = build.batched_sampler(config, diffusion, facts.shape, mesh)
+    draws = config.training.sample_every or config.training.evaluate_every or not diffusion.classifies
+    guided = guides(config, diffusion, facts.shape) if draws else None
+    samples = build.batched_sampler(config, diffusion, guided, facts.shape, mesh) if draws else None
     # Initialising runs once: to optimise its program takes longer than it saves.
     init = jax.jit(
         lambda key: init_state(diffusion.init(key), tx, history),
@@ -49,7 +52,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
         jax.eval_shape(init, objective.init_key(config)),
     )
-    evaluation, best = _Evaluation(config, images, diffusion, mesh), best_figure(config.evaluation)
+    evaluation = _Evaluation(config, images, diffusion, mesh) if draws else None
+    best = best_figure(config.evaluation)
     feed = build.batches(config, diffusion, images, split=split, replicated=replicated)
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
@@ -117,7 +121,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
             print(f"step {step} is saved in {workdir}; the same command goes on from there")
             return interrupt.EXIT_CODE
 
-    if evaluation.seconds:
+    if evaluation and evaluation.seconds:
         share, times = sum(evaluation.seconds) / took, len(evaluation.seconds)
         print(f"figures   {workdir}/evaluation.jsonl: {times} evaluation(s) took {share:.1%} of the time")
     pictures.save_loss_curve(workdir / "loss.png", metrics.read(workdir))
@@ -128,7 +132,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         pictures.save_gif(workdir / "samples" / "path.gif", path)
         sheet = f"{workdir}/samples/{step:08d}.png"
         print(f"samples   {sheet} (step {step}, EMA), path.png and path.gif (from noise to image)")
-    print(f"notebook  import ddpm; run = ddpm.load('{workdir}'); run.sample(16)")
+    if diffusion.classifies:
+        print(f"guides    --mode sample --workdir RUN --labels 0 --classifiers {workdir}")
+    else:
+        print(f"notebook  import ddpm; run = ddpm.load('{workdir}'); run.sample(16)")
     return 0
 
 
@@ -138,7 +145,9 @@ class _Evaluation:
     def __init__(self, config, images, diffusion, mesh):
         self._config = build.with_sampler(config, config.evaluation.sampler, config.evaluation.num_steps)
         self._evaluator, self._shape = Evaluator(config, images), images.facts.shape
-        self._sampler = build.batched_sampler(self._config, diffusion, self._shape, mesh)
+        self._sampler = build.batched_sampler(
+            self._config, diffusion, guides(self._config, diffusion, self._shape), self._shape, mesh
+        )
         self.seconds = []
 
     def __call__(self, workdir, step, state, heed) -> dict[str, float]:

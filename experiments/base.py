@@ -79,18 +79,40 @@ def get_config() -> ConfigDict:
                 loss_second_moment=dict(history=10, uniform_share=1e-3),
             ),
             model=dict(
-                name="unet",  # a file of ddpm/models
+                name="unet",  # a file of ddpm/models: unet, dit
                 unet=dict(
                     channels=128,  # features at full resolution
                     channel_mult=(1, 2, 2, 2),  # features of each level, relative to `channels`
                     num_res_blocks=2,  # a level
                     attention_resolutions=(16,),  # heights of feature maps with attention
+                    attention="simple",  # DDPM's; 'transformer': the block of latent diffusion
+                    time="norm",  # told to the residual blocks; 'token': by cross-attention, beside the text
                     num_heads=1,
                     dropout=0.1,
                     scale_shift=False,  # adaptive group norm instead of adding the time embedding
                     fourier=(),  # exponents n of sin and cos(2 pi 2^n x) beside x; VDM uses (6, 7)
                     dtype="float32",  # of activations; bfloat16 is faster on accelerators
                     remat=False,  # recompute activations in the backward pass: less memory, more time
+                ),
+                dit=dict(
+                    patch_size=2,  # pixels of its side
+                    width=384,  # features of a token
+                    depth=12,  # blocks
+                    num_heads=6,
+                    mlp_ratio=4.0,  # features inside the feed-forward network, relative to `width`
+                    dropout=0.0,
+                    positions="sincos",  # or rotary
+                    dtype="float32",  # as above
+                    remat=False,
+                ),
+                noisy_classifier=dict(  # of loss cross_entropy
+                    channels=128,
+                    channel_mult=(1, 2, 3, 4),
+                    num_res_blocks=2,
+                    attention_resolutions=(16, 8),
+                    num_heads=4,
+                    dropout=0.0,
+                    scale_shift=True,
                 ),
             ),
             condition=dict(
@@ -145,10 +167,15 @@ def get_config() -> ConfigDict:
                 predictor_corrector=dict(snr=0.16, corrections=1),
                 ode=dict(rtol=1e-5, atol=1e-5, max_steps=4096),  # with num_steps=1: each step of the grid starts anew
             ),
-            guidance=dict(  # by the class
-                scale=1.0,  # 0 unconditional, 1 off, > 1 guided
+            guidance=dict(
+                scale=1.0,  # away from what the model says when it is told nothing: 0 unconditional, 1 off, > 1 guided
                 interval=(0.0, float("inf")),  # sigma / alpha at which it is guided
-                rescale=0.0,  # 0 to 1: bring the spread of x0_hat back to the class's own
+                rescale=0.0,  # 0 to 1: bring the spread of x0_hat back to the model's own
+                worse="",  # workdir, or workdir@step, of a worse model to be guided away from instead: autoguidance
+                classifiers=(),  # workdirs of classifiers of noised images (loss cross_entropy), told the same labels
+                classifier_scale=1.0,
+                functions=(),  # full names of (x0_hat, condition) -> log p of each image, to go uphill on
+                function_scale=1.0,
             ),
             grid=dict(
                 name="trailing",  # of ddpm/sampling/grids.py: trailing, leading, linspace, quadratic, log_snr, karras, explicit

@@ -7,53 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from classes import MEANS, NULL, both_of, class_model
 from ml_collections import ConfigDict
-from oracles import gaussian_eps, mixture_eps
 from samplers import SAMPLERS, process_of, table
 
 from ddpm import objective
-from ddpm.condition import Condition, with_null
+from ddpm.condition import Condition
 from ddpm.data.images import Dataset, Labels
 from ddpm.data.pipeline import Examples, feed
 from ddpm.diffusion import losses, predictions, timesteps, weights
 from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
+from ddpm.guides import guides
 from ddpm.rng import per_index, stream
 from ddpm.sampling import batched, driver, grids
 from ddpm.sampling.conditions import check_labels, of_classes
 from ddpm.sampling.denoise import Told, denoiser
-from ddpm.sampling.guidance import Guide, Guided
+from ddpm.sampling.guidance import Guide, Guided, in_one_call
 from ddpm.training import sharding
 from ddpm.training.state import init_state
 from ddpm.training.step import ema_decay, train_step
 
-MEANS, VARIANCES, SHARES = (
-    np.array([[-0.6, 0.2], [0.5, 0.5], [0.1, -0.9]]),
-    np.array([0.04, 0.09, 0.02]),
-    np.ones(3) / 3,
-)
-NULL = 3
 
-
-def both_of(labels):
-    return with_null(Condition(labels), Condition(NULL)).labels
-
-
-def class_model(process, labels):
-    """The exact model of three classes that are Gaussian, told labels; the null label is their mixture."""
-
-    def network(x_t, t):
-        t = jnp.round(t).astype(jnp.int32) if process.discrete else t
-        alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
-        told = jnp.broadcast_to(labels, len(x_t))
-        which = jnp.minimum(told, 2)
-        means, variances = jnp.asarray(MEANS)[which], jnp.asarray(VARIANCES)[which][:, None]
-        of_class = gaussian_eps(means, variances, alpha, sigma, x_t)
-        each = jax.vmap(lambda x, a, s: mixture_eps(MEANS, VARIANCES, SHARES, a, s, x[None])[0])
-        return jnp.where(told[:, None] == NULL, each(x_t, alpha[:, 0], sigma[:, 0]), of_class)
-
-    told_t = predictions.eps()._replace(condition=lambda process, t: jnp.asarray(t, jnp.result_type(float)))
-    return Model(process, told_t, network)
+def guided_by_null(both, guide, scale):
+    return Guided(in_one_call(both), both.process, guide, scale)
 
 
 @pytest.mark.usefixtures("x64")
@@ -63,13 +40,13 @@ def test_guidance_is_linear_from_unconditional_to_conditional_and_beyond():
     cond, uncond = class_model(vp, labels)(x_t, t), class_model(vp, NULL)(x_t, t)
     both = class_model(vp, both_of(labels))
     for scale in (0.0, 1.0, 2.5):
-        guided = Guided(both, Guide(), scale)(x_t, t)
+        guided = guided_by_null(both, Guide(), scale)(x_t, t)
         for hat, c, u in zip(guided[:2], cond[:2], uncond[:2], strict=True):
             np.testing.assert_allclose(hat, (1 - scale) * u + scale * c, rtol=1e-12, atol=1e-12)
             if scale == 0:
                 np.testing.assert_array_equal(hat, u)
-    one_t = Guided(both, Guide(), 2.0)(x_t, 400)
-    np.testing.assert_allclose(one_t.eps[0], Guided(both, Guide(), 2.0)(x_t, t).eps[0], rtol=1e-12)
+    one_t = guided_by_null(both, Guide(), 2.0)(x_t, 400)
+    np.testing.assert_allclose(one_t.eps[0], guided_by_null(both, Guide(), 2.0)(x_t, t).eps[0], rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -78,8 +55,8 @@ def test_guidance_in_an_interval_is_off_elsewhere():
     x_t, labels = jax.random.normal(jax.random.key(0), (3, 2)), jnp.array([0, 1, 2])
     sigma_edm = np.asarray(vp.sigma(t) / vp.alpha(t))
     both, cond = class_model(vp, both_of(labels)), class_model(vp, labels)(x_t, t)
-    inside = Guided(both, Guide(interval=(0.9 * sigma_edm[1], 1.1 * sigma_edm[1])), 3.0)(x_t, t)
-    everywhere = Guided(both, Guide(), 3.0)(x_t, t)
+    inside = guided_by_null(both, Guide(interval=(0.9 * sigma_edm[1], 1.1 * sigma_edm[1])), 3.0)(x_t, t)
+    everywhere = guided_by_null(both, Guide(), 3.0)(x_t, t)
     np.testing.assert_allclose(inside.x0[1], everywhere.x0[1], rtol=1e-12)
     np.testing.assert_allclose(inside.x0[::2], cond.x0[::2], rtol=1e-9)
     assert (jnp.abs(everywhere.x0 - cond.x0) > 1e-9).all()
@@ -90,9 +67,9 @@ def test_rescaling_brings_the_deviation_of_x0_hat_back():
     vp, t = table(), jnp.array([400, 600])
     x_t, labels = jax.random.normal(jax.random.key(0), (2, 2)), jnp.array([0, 1])
     both, cond = class_model(vp, both_of(labels)), class_model(vp, labels)(x_t, t)
-    plain = Guided(both, Guide(), 5.0)(x_t, t)
+    plain = guided_by_null(both, Guide(), 5.0)(x_t, t)
     for phi in (0.3, 1.0):
-        x0, eps, _ = Guided(both, Guide(rescale=phi), 5.0)(x_t, t)
+        x0, eps, _ = guided_by_null(both, Guide(rescale=phi), 5.0)(x_t, t)
         wanted = phi * cond.x0.std(axis=1) + (1 - phi) * plain.x0.std(axis=1)
         np.testing.assert_allclose(x0.std(axis=1), wanted, rtol=1e-12)
         np.testing.assert_allclose(vp.alpha(t)[:, None] * x0 + vp.sigma(t)[:, None] * eps, x_t, rtol=1e-9)
@@ -169,7 +146,7 @@ def conditional(tiny, dropout=0.1):
 
 def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny):
     diffusion, config = conditional(tiny)
-    assert (diffusion.classes, diffusion.null) == (3, Condition(3))
+    assert diffusion.told[::2] == (3, Condition(3))
     params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
     assert params["label"]["embedding"].shape[0] == 4
     x, t = jnp.ones((4, 8, 8, 1)), jnp.full(4, 500)
@@ -178,7 +155,7 @@ def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny
     np.testing.assert_allclose(diffusion.model(params)(x, t).eps[0], said[2], rtol=1e-5)
     np.testing.assert_allclose(diffusion.model(params, Condition(jnp.full(4, 1)))(x, t).eps[0], said[1], rtol=1e-5)
     always, _ = conditional(tiny, dropout=0.0)
-    assert always.null is None
+    assert always.told.null is None
     with pytest.raises(
         InputError,
         match=r"^this model was trained without condition.null_rate, so it knows no image of which it is told nothing",
@@ -186,8 +163,9 @@ def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny
         always.model(params)
 
 
-def make_batched(tiny, traces=None, dropout=0.1, labels=(), **options):
+def make_batched(tiny, traces=None, dropout=0.1, labels=(), scale=1.0):
     diffusion, config = conditional(tiny, dropout)
+    config.guidance.scale = scale
     mesh = sharding.data_mesh(jax.devices()[:1])
 
     def model(params, condition=None):
@@ -198,6 +176,7 @@ def make_batched(tiny, traces=None, dropout=0.1, labels=(), **options):
     params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
     return batched.BatchedSampler(
         model,
+        guides(config, diffusion._replace(model=model), (8, 8, 1)),
         lambda process, power: SAMPLERS["ddim"](process),
         grids.trailing(diffusion.process, 5),
         (8, 8, 1),
@@ -205,20 +184,20 @@ def make_batched(tiny, traces=None, dropout=0.1, labels=(), **options):
         batch_size=8,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
-        null=diffusion.null,
-        asked=of_classes(diffusion.classes, labels),
-        **options,
+        null=diffusion.told.null,
+        asked=of_classes(diffusion.told.classes, labels),
     ), jax.device_put(params, sharding.replicated(mesh))
 
 
 def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
     traces = []
-    sampler, params = make_batched(tiny, traces, guidance=Guide(2.0))
+    sampler, params = make_batched(tiny, traces, scale=2.0)
     first = next(sampler.batches(params, 8, seed=0))
     assert first.nfe.tolist() == [10] * 8 and set(first.labels) <= {0, 1, 2} and len(set(first.labels)) > 1
     np.testing.assert_array_equal(next(sampler.batches(params, 3, seed=0)).labels, first.labels[:3])
+    scales = np.float32([4.0])
     compiled, times = len(traces), grids.trailing(table(), 5)
-    of_two = next(sampler.along(times, of_classes(3, (2, 0)), 4.0).batches(params, 8, seed=0))
+    of_two = next(sampler.along(times, of_classes(3, (2, 0)), scales).batches(params, 8, seed=0))
     assert of_two.labels.tolist() == [2, 0] * 4 and len(traces) == compiled
     assert (of_two.images != first.images).any()
     plain, params = make_batched(tiny, labels=(1,))
@@ -227,16 +206,16 @@ def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
 
 def test_what_an_image_is_led_to_depends_on_its_own_class_alone(tiny):
     sampler, params = make_batched(tiny)
-    times = grids.trailing(table(), 5, final="sigma_min")[::-1]
+    times, off = grids.trailing(table(), 5, final="sigma_min")[::-1], np.ones(1, np.float32)
     x = np.random.default_rng(0).uniform(-1, 1, (11, 8, 8, 1)).astype(np.float32)
-    of_null = sampler.along(times, of_classes(3)).lead(params, x)
-    np.testing.assert_array_equal(sampler.along(times, of_classes(3)).lead(params, x[3:4]), of_null[3:4])
-    told = sampler.along(times, of_classes(3, (2, 0))).lead(params, x)
-    np.testing.assert_array_equal(sampler.along(times, of_classes(3, (0,))).lead(params, x[3:4]), told[3:4])
+    of_null = sampler.along(times, of_classes(3), off).lead(params, x)
+    np.testing.assert_array_equal(sampler.along(times, of_classes(3), off).lead(params, x[3:4]), of_null[3:4])
+    told = sampler.along(times, of_classes(3, (2, 0)), off).lead(params, x)
+    np.testing.assert_array_equal(sampler.along(times, of_classes(3, (0,)), off).lead(params, x[3:4]), told[3:4])
     assert (told != of_null).any()
     always, params = make_batched(tiny, dropout=0.0)
     with pytest.raises(InputError, match=r"^this model knows no image of which it is told nothing: give labels.$"):
-        always.along(times, of_classes(3)).lead(params, x)
+        always.along(times, of_classes(3), off).lead(params, x)
 
 
 @pytest.mark.parametrize(
@@ -247,9 +226,10 @@ def test_what_an_image_is_led_to_depends_on_its_own_class_alone(tiny):
             "label 3 is none of the 3 classes 0..2 of the data.",
         ),
         (
-            lambda tiny: make_batched(tiny, dropout=0.0, guidance=Guide(2.0)),
-            "guidance_scale = 2.0 needs a model that is told something, and what it says when it is told nothing: train one "
-            "with condition.labels=True and condition.null_rate=0.1, or sample with scale 1.",
+            lambda tiny: make_batched(tiny, dropout=0.0, scale=2.0),
+            "guidance_scale = 2.0 needs a model that is told something, and what it says when it is told "
+            "nothing: train one with condition.labels=True and condition.null_rate=0.1, give a worse model as guidance.worse, "
+            "or sample with scale 1.",
         ),
         (
             lambda tiny: check_labels((1,), 0),

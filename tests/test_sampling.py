@@ -12,6 +12,7 @@ from ddpm import objective
 from ddpm.errors import InputError
 from ddpm.sampling import batched, grids
 from ddpm.sampling.denoise import denoiser
+from ddpm.sampling.guidance import alone
 from ddpm.training import sharding
 
 
@@ -43,6 +44,7 @@ def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
     params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(tiny)))
     sampler = batched.BatchedSampler(
         model,
+        alone(model),
         lambda process, power: SAMPLERS[name](process),
         grids.trailing(diffusion.process, 5),
         (8, 8, 1),

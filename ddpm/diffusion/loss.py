@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ddpm.diffusion.classifier import Classifier
 from ddpm.diffusion.model import Model
 from ddpm.shapes import Data, PerExample, Time
 
@@ -15,10 +16,12 @@ class Loss(NamedTuple):
     learns_uncertainty: the model has parameters of uncertainty.py.
     needs_uniform: its mean says something only over uniform t: a bound's does.
     learns_process: a process may be learned by it; others would be made less by moving the noise.
+    classifies: of a Classifier.
     """
 
-    per_example: Callable[[Model, Data, Data, Time], PerExample]
+    per_example: Callable[[Model | Classifier, Data, Data, Time], PerExample]
     outputs: int = 1
     learns_uncertainty: bool = False
     needs_uniform: bool = False
     learns_process: bool = False
+    classifies: bool = False

@@ -120,6 +120,16 @@ def vlb(variance: str = "learned", rescaled: bool = True) -> Loss:
     return Loss(per_example, outputs=2 if variance == "learned" else 1, needs_uniform=True)
 
 
+def cross_entropy() -> Loss:
+    """-log p(y | x_t, t): a classifier of noised images.
+
+    Dhariwal and Nichol 2021, section 4.
+    """
+    return Loss(
+        lambda classifier, x_0, eps, t: -classifier(diffuse(classifier.process, x_0, t, eps), t), classifies=True
+    )
+
+
 def _squared_error(model: Model, weight: Weight, output: Data, x_0: Data, eps: Data, t: Time) -> PerExample:
     error = (target(model.process, model.prediction, x_0, eps, t) - output) ** 2
     return weight(model.process, model.prediction, t) * jnp.mean(error, axis=tuple(range(1, x_0.ndim)))

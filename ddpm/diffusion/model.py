@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ddpm.diffusion.prediction import Prediction, x0_and_eps
 from ddpm.diffusion.process import Process
@@ -39,14 +40,18 @@ class Model(NamedTuple):
     learned_variance: bool = False
     uncertainty: Params | None = None
 
+    def raw(self, x_t: Data, t: Time) -> Array:
+        """What the network makes of x_t, at the scale and with the condition on t that its prediction type asks for."""
+        prediction = self.prediction
+        scaled = over(prediction.input_scale(self.process, t), x_t) * x_t if prediction.input_scale else x_t
+        return self.network(scaled, jnp.broadcast_to(prediction.condition(self.process, t), x_t.shape[:1]))
+
     def output(self, x_t: Data, t: Time) -> tuple[Data, Data | None]:
         """What the network says of x_t, and the fraction of a learned variance: (v + 1) / 2 for its second half v.
 
         Nichol and Dhariwal 2021, Eq. 15, with the fraction of their code.
         """
-        prediction = self.prediction
-        scaled = over(prediction.input_scale(self.process, t), x_t) * x_t if prediction.input_scale else x_t
-        output = self.network(scaled, jnp.broadcast_to(prediction.condition(self.process, t), x_t.shape[:1]))
+        output = self.raw(x_t, t)
         if not self.learned_variance:
             return output, None
         output, v = jnp.split(output, 2, axis=-1)

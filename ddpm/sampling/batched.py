@@ -1,7 +1,6 @@
 """Any number of images from one compiled program of a fixed batch size."""
 
 import copy
-import functools
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from ddpm.condition import NOTHING, Condition, same_for_all, with_null
+from ddpm.condition import NOTHING, Condition, same_for_all
 from ddpm.data.pixels import to_pixels
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import Noiseless, Process
@@ -22,7 +21,7 @@ from ddpm.sampling.conditions import UNASKED, Asked
 from ddpm.sampling.denoise import Told, denoiser
 from ddpm.sampling.driver import Sampler, generate, solve
 from ddpm.sampling.eps_power import interpolated
-from ddpm.sampling.guidance import Guide, Guided
+from ddpm.sampling.guidance import Guides
 
 SHORTEST = 64  # times of a filled-up grid
 
@@ -51,6 +50,7 @@ class BatchedSampler:
 
     Args:
       model: (params, condition) -> Model.
+      guided: by what; `alone` for the model as it is.
       algorithm: (Process, eps_power) -> Sampler.
       times: the grid, as of grids.py.
       shape: (height, width, channels).
@@ -59,15 +59,15 @@ class BatchedSampler:
       replicated, split: shardings of the parameters and of a batch.
       null: the model's condition that tells nothing.
       asked: what the images are asked for.
-      guidance: by the condition; without it, or with scale 1, at half the network evaluations.
       eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
     Raises:
-      InputError: batch_size < 1, or guidance of a model without a null condition.
+      InputError: batch_size < 1.
     """
 
     def __init__(
         self,
         model: Callable[..., Model],
+        guided: Guides,
         algorithm: Callable[[Process, Any], Sampler],
         times: np.ndarray,
         shape: tuple[int, int, int],
@@ -79,31 +79,29 @@ class BatchedSampler:
         split: jax.sharding.Sharding,
         null: Condition | None = None,
         asked: Asked = UNASKED,
-        guidance: Guide | None = None,
         eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size < 1:
             raise InputError(f"batch_size = {batch_size} must be at least 1.")
-        guidance = guidance or Guide()
-        _check(guidance.scale, null)
-        self._null, self._asked, self._guidance_scale = null, asked, guidance.scale
+        self._null, self._asked, self._scales = null, asked, guided.scales
+        self._others = jax.device_put(guided.others, replicated)
         self._devices = split.num_devices
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
 
-        def denoiser_told(params, scale, condition):
-            bound = model(params, with_null(condition, null) if guidance.is_on else condition)
-            bound = Guided(bound, guidance, scale) if guidance.is_on else bound
-            return denoiser(bound, clip=clip, percentile=percentile)
-
-        def prepared(params, condition, times, found, scale):
+        def prepared(params, condition, times, found, scales, others):
             process = model(params, condition).process
-            sampler = algorithm(Noiseless(process), None if found is None else interpolated(times, found))
-            return process, sampler, Told(functools.partial(denoiser_told, params, scale), condition)
 
-        def drawn(params, key, indices, condition, times, num_steps, found, scale, keep_path):
-            process, sampler, denoise = prepared(params, condition, times, found, scale)
+            def denoiser_told(condition):
+                bound = guided.of(params, others, scales, condition)
+                return denoiser(bound, clip=clip, percentile=percentile)
+
+            sampler = algorithm(Noiseless(process), None if found is None else interpolated(times, found))
+            return process, sampler, Told(denoiser_told, condition)
+
+        def drawn(params, key, indices, condition, times, num_steps, found, scales, others, keep_path):
+            process, sampler, denoise = prepared(params, condition, times, found, scales, others)
             # A grid may start later than T, with less noise.
             prior = process.prior_scale * process.sigma(times[0]) / process.sigma(process.T)
             options = dict(num_steps=num_steps, keep_path=keep_path)
@@ -111,17 +109,18 @@ class BatchedSampler:
 
         def images(*given):
             run = drawn(*given, keep_path=False)
-            nfe = 2 * run.nfe if guidance.is_on else run.nfe
-            return Batch(to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), nfe, given[3].labels)
+            return Batch(
+                to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), guided.nfe * run.nfe, given[3].labels
+            )
 
-        def led(params, x, condition, times, num_steps, found, scale):
-            _, sampler, denoise = prepared(params, condition, times, found, scale)
+        def led(params, x, condition, times, num_steps, found, scales, others):
+            _, sampler, denoise = prepared(params, condition, times, found, scales, others)
             return solve(
                 sampler, denoise, x, times, per_index(stream(0, "led"), jnp.arange(len(x))), num_steps=num_steps
             ).x
 
         whole = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
-        given = (replicated, replicated, split, split, *[replicated] * 4)
+        given = (replicated, replicated, split, split, *[replicated] * 5)
         self._jitted = {
             "images": jax.jit(images, in_shardings=given, out_shardings=split),
             "path": jax.jit(
@@ -130,14 +129,11 @@ class BatchedSampler:
             "led": jax.jit(led, in_shardings=(replicated, *given[2:]), out_shardings=split),
         }
 
-    def along(self, times: np.ndarray, asked: Asked = UNASKED, guidance_scale: float | int = 1) -> "BatchedSampler":
-        """The same on another grid, asked for something else or with another scale, with the same compiled programs."""
-        if (guidance_scale == 1) != (self._guidance_scale == 1):
-            raise InputError("guidance takes another program than none: make another sampler.")
-        _check(guidance_scale, self._null)
+    def along(self, times: np.ndarray, asked: Asked, scales: np.ndarray) -> "BatchedSampler":
+        """The same on another grid, asked for something else and with other scales of guidance, with the same compiled programs."""
         other = copy.copy(self)
         other._times, other._known = times, {}
-        other._asked, other._guidance_scale = asked, guidance_scale
+        other._asked, other._scales = asked, scales
         return other
 
     def __call__(
@@ -218,7 +214,7 @@ class BatchedSampler:
             raise OutOfMemory(str(error).splitlines()[0]) from error
 
     def _steps(self, params):
-        """The grid, filled up to a power of two, its number of steps, the eps_power of these parameters on it, the scale."""
+        """The grid, filled up to a power of two, its number of steps, the eps_power of these parameters on it, the guides."""
         length = max(SHORTEST, 2 ** math.ceil(math.log2(len(self._times))))
         times = np.pad(self._times, (0, length - len(self._times)), mode="edge")
         times = times.astype(jax.dtypes.canonicalize_dtype(times.dtype))
@@ -228,7 +224,7 @@ class BatchedSampler:
                 id(params): (params, np.pad(values, (0, length - len(values)), mode="edge"))
             }  # keeps the id alive
         found = self._known[id(params)][1] if self._eps_power else None
-        return times, np.int32(len(self._times) - 1), found, np.float32(self._guidance_scale)
+        return times, np.int32(len(self._times) - 1), found, self._scales, self._others
 
     def _program(self, params, kind, given):
         known = (kind, *(leaf for row in jax.tree.leaves(given) for leaf in (row.shape, row.dtype)))
@@ -240,14 +236,6 @@ class BatchedSampler:
                 raise OutOfMemory(f"{need / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
             self._compiled[known] = program
         return self._compiled[known]
-
-
-def _check(guidance_scale: float | int, null: Condition | None) -> None:
-    if guidance_scale != 1 and null is None:
-        raise InputError(
-            f"guidance_scale = {guidance_scale} needs a model that is told something, and what it says when it is told "
-            "nothing: train one with condition.labels=True and condition.null_rate=0.1, or sample with scale 1."
-        )
 
 
 def warn_of_broken(broken: int, num: int) -> None:

@@ -9,6 +9,7 @@ from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.prediction import eps_from_x0
 from ddpm.errors import InputError
 from ddpm.sampling.guidance import Guided
+from ddpm.sampling.steering import Steered
 from ddpm.shapes import Data, Time, over
 
 Denoiser = Callable[[Data, Time], Estimate]
@@ -28,8 +29,8 @@ class Told(NamedTuple):
         return self.of(self.given)(x_t, t)
 
 
-def denoiser(model: Model | Guided, *, clip: bool, percentile: float | int = 0) -> Denoiser:
-    """The model; with `clip`, its x0_hat is clipped to [-1, 1], where the data are, and eps_hat derived anew from that.
+def denoiser(model: Model | Guided | Steered, *, clip: bool, percentile: float | int = 0) -> Denoiser:
+    """A model, guided or not; with `clip`, its x0_hat is clipped to [-1, 1], where the data are, and eps_hat derived anew from that.
 
     With a percentile p of dynamic thresholding, x0_hat is clipped to [-c, c] and divided by c = max(1, the fraction p of
     the |x0_hat| of that image is below it): pixels that guidance has driven beyond 1 do not all saturate.

@@ -1,11 +1,13 @@
-"""Classifier-free guidance: a model that is told a class, pushed away from what it says without one."""
+"""Classifier-free guidance and autoguidance: a model pushed away from a worse one, such as itself told nothing."""
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ddpm.diffusion.model import Estimate, Model
 from ddpm.diffusion.prediction import eps_from_x0
@@ -16,12 +18,12 @@ from ddpm.shapes import Data, PerExample, Time, over
 
 @dataclasses.dataclass(frozen=True)
 class Guide:
-    """How far a model with classes is guided.
+    """How far a model is guided.
 
     Args:
       scale: w.
       interval: the sigma_edm = sigma / alpha, from and to, at which it is guided; 1 is its scale elsewhere.
-      rescale: phi, how far the standard deviation of x0_hat is brought back to that of the class's own, in [0, 1].
+      rescale: phi, how far the standard deviation of x0_hat is brought back to that of the model's own, in [0, 1].
     Raises:
       InputError: an interval that holds nothing, or rescale outside [0, 1].
 
@@ -46,42 +48,83 @@ class Guide:
 
     @property
     def is_on(self) -> bool:
-        """Whether the model has to be asked without a class too."""
+        """Whether the worse model has to be asked too."""
         return self.scale != 1
 
 
+Pair = Callable[[Data, Time], tuple[Estimate, Estimate]]
+
+
+def in_one_call(both: Model) -> Pair:
+    """What a model says that is told `condition.with_null`: of the condition, and of nothing."""
+
+    def pair(x_t, t):
+        estimate = both(jnp.repeat(x_t, 2, axis=0), jnp.repeat(t, 2) if jnp.ndim(t) else t)
+        return tuple(jax.tree.map(lambda rows, half=half: rows[half::2], estimate) for half in (0, 1))
+
+    return pair
+
+
+def of_two(model: Model, worse: Model) -> Pair:
+    """What two models say: autoguidance, whose worse model is smaller or trained for a shorter time.
+
+    Karras et al. 2024 (Guiding a diffusion model with a bad version of itself), Eq. 3.
+    """
+    return lambda x_t, t: (model(x_t, t), worse(x_t, t))
+
+
 class Guided(NamedTuple):
-    """hat = uncond + w (cond - uncond) for eps_hat, and so for x0_hat: w = 0 is unconditional, 1 off, > 1 guided.
+    """hat = worse + w (better - worse) for eps_hat, and so for x0_hat: w = 0 is the worse alone, 1 off, > 1 guided.
 
-    The paper's (1 + w) cond - w uncond is this with w one larger. Both halves are one call of the network.
+    With `in_one_call` worse is unconditional; the paper's (1 + w) cond - w uncond is this with w one larger.
 
-    both: the model told `condition.with_null`.
+    pair: (x_t, t) -> what the better and the worse model say.
+    process: the forward process.
     guidance: how far.
     scale: its w, as an array, so that another does not compile anew.
     """
 
-    both: Model
+    pair: Pair
+    process: Process
     guidance: Guide
     scale: jax.Array | float | int
 
-    @property
-    def process(self) -> Process:
-        """The forward process."""
-        return self.both.process
-
     def __call__(self, x_t: Data, t: Time) -> Estimate:
         """As a Model's."""
-        estimate = self.both(jnp.repeat(x_t, 2, axis=0), jnp.repeat(t, 2) if jnp.ndim(t) else t)
-        cond, uncond = (jax.tree.map(lambda rows, half=half: rows[half::2], estimate) for half in (0, 1))
+        better, worse = self.pair(x_t, t)
         low, high = self.guidance.interval
         sigma_edm = jnp.exp(-self.process.log_snr(t) / 2)
         w = over(jnp.where((low <= sigma_edm) & (sigma_edm <= high), self.scale, 1), x_t)
-        x0, eps = (u + w * (c - u) for c, u in zip(cond[:2], uncond[:2], strict=True))
+        x0, eps = (u + w * (c - u) for c, u in zip(better[:2], worse[:2], strict=True))
         if self.guidance.rescale:
-            ratio = over(_deviation(cond.x0) / _deviation(x0), x_t)
+            ratio = over(_deviation(better.x0) / _deviation(x0), x_t)
             x0 *= 1 + self.guidance.rescale * (ratio - 1)
             eps = eps_from_x0(self.process, x0, x_t, t)
-        return Estimate(x0, eps, cond.fraction)
+        return Estimate(x0, eps, better.fraction)
+
+
+class Guides(NamedTuple):
+    """What samples of a model are guided by.
+
+    of: (params, others, scales, condition) -> what a sampler asks: a Model, Guided or Steered.
+    others: parameters of other networks.
+    scales: w, and those of other guides.
+    nfe: evaluations of the model that one of the sampler takes.
+    classes: how many can be asked for.
+    """
+
+    of: Callable
+    others: Any
+    scales: np.ndarray
+    nfe: int = 1
+    classes: int = 0
+
+
+def alone(model: Callable[..., Model], classes: int = 0) -> Guides:
+    """No guidance of (params, condition) -> Model."""
+    return Guides(
+        lambda params, others, scales, condition: model(params, condition), (), np.ones(1, np.float32), 1, classes
+    )
 
 
 def _deviation(x: Data) -> PerExample:
