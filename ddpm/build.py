@@ -11,19 +11,23 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from ddpm.cache import cache_directory
 from ddpm.condition import NOTHING, Condition
 from ddpm.data.images import Dataset, Labels
 from ddpm.data.pipeline import Feed, feed
+from ddpm.data.pixels import to_images
 from ddpm.diffusion.process import Noiseless
 from ddpm.diffusion.variance import check_learned
 from ddpm.errors import InputError
 from ddpm.evaluation.network import FeatureNetwork
-from ddpm.names import call, find, options_of, own_name, update
+from ddpm.names import call, chosen, find, options_of, own_name, update
 from ddpm.objective import Diffusion, loss, times_drawn
-from ddpm.sampling import eps_power, grids
+from ddpm.rng import per_index, stream
+from ddpm.sampling import eps_power, grids, known
 from ddpm.sampling.batched import BatchedSampler
-from ddpm.sampling.conditions import Asked, of_classes
 from ddpm.sampling.guidance import Guides
+from ddpm.sampling.known import Kept
+from ddpm.text import encoder
 from ddpm.training import loop, optimizer, sharding, step
 
 
@@ -79,6 +83,7 @@ def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransforma
         tx,
         step.ema_decay(config.ema.decay, config.ema.warmup),
         stratified=config.timesteps.stratified,
+        with_image=made.told.with_image,
         null=made.told.null,
         null_rate=config.condition.null_rate,
         accumulate=config.optimizer.accumulate,
@@ -94,6 +99,9 @@ def with_sampler(
     labels: Sequence[int] | int | None = None,
     guidance_scale: float | int | None = None,
     guidance: dict | None = None,
+    prompts: Sequence[str] | str | None = None,
+    given: str | None = None,
+    known: dict | None = None,
     **options,
 ) -> ConfigDict:
     """A copy of a configuration with another choice in `config.sampler`; what is not given stays.
@@ -105,6 +113,9 @@ def with_sampler(
       labels: one class, or several that the images have in turn.
       guidance_scale: 0 unconditional, 1 off, > 1 guided.
       guidance: other keys of `config.guidance`, such as classifiers.
+      prompts: one text, or several that the images have in turn.
+      given: an .npz of the images to restore, or the run that draws them.
+      known: keys of `config.known`, such as name='inpainting'.
       options: of the algorithm, such as eta.
     """
     config = ConfigDict(config.to_dict())
@@ -114,6 +125,10 @@ def with_sampler(
     section.batch_size = section.batch_size if batch_size is None else batch_size
     if labels is not None:
         section.labels = tuple(np.atleast_1d(labels).tolist())
+    if prompts is not None:
+        section.prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    section.given = section.given if given is None else str(given)
+    update("known", config.known, known or {})
     told = {} if guidance_scale is None else {"scale": float(guidance_scale)}
     update("guidance", config.guidance, (guidance or {}) | told)
     section[own_name(section)] = options_of(section) | options
@@ -161,16 +176,35 @@ def batched_sampler(
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
         null=made.told.null,
-        asked=asked(config, guided.classes),
+        kept=kept(config, made),
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
 
 
+def kept(config: ConfigDict, made: Diffusion) -> Kept | None:
+    """What samples keep of the images they are given: by `config.known`, or as the model was trained."""
+    section = config.known
+    if section.name:
+        if section.resamples < 1:
+            raise InputError(f"known.resamples = {section.resamples} must be at least 1; RePaint uses 10.")
+        if made.told.degradation:
+            raise InputError(
+                f"the model was trained for condition.image.name = '{config.condition.image.name}': set known.name to ''."
+            )
+        return Kept(chosen("kind of knowledge", known, section), section.resamples)
+    if made.told.degradation and made.told.degradation.needs_known:
+        return Kept(known.inpainting(), 0)
+    return None
+
+
 def _eps_power(config: ConfigDict, made: Diffusion) -> Callable:
     """(params, times) -> what ancestral sampling with the optimal variance has to know, by images of `config.data`."""
-    measure = jax.jit(
-        lambda params, some, times: eps_power.measured(made.model(params, some.condition), some.pixels, times)
-    )
+
+    @jax.jit
+    def measure(params, some, times):
+        keys = per_index(stream(0, "degradation"), jnp.arange(len(some.pixels)))
+        condition = made.told.with_image(some.condition, to_images(some.pixels), keys)
+        return eps_power.measured(made.model(params, condition), some.pixels, times)
 
     @functools.cache
     def examples():
@@ -213,14 +247,17 @@ def conditions(made: Diffusion, images: Dataset) -> Condition:
     Raises:
       InputError: it is told what is not known of them.
     """
-    if made.told.classes and images.labels is None:
-        raise InputError("the model is told classes, and these images have none: take images of known classes.")
-    return Condition(Labels(images.labels)) if made.told.classes else NOTHING
-
-
-def asked(config: ConfigDict, classes: int) -> Asked:
-    """What the images of `config.sampler` are asked for, of a model or guides that tell apart so many classes."""
-    return of_classes(classes, tuple(config.sampler.labels))
+    told = NOTHING
+    if made.told.classes:
+        if images.labels is None:
+            raise InputError("the model is told classes, and these images have none: take images of known classes.")
+        told = told._replace(labels=Labels(images.labels))
+    if made.told.encoder:
+        if images.captions is None:
+            raise InputError("the model is told texts, and these images have no captions: take images that have.")
+        features, mask = encoder.cached(made.told.encoder, images.captions, cache_directory("text"))
+        told = told._replace(text=features, mask=mask)
+    return told
 
 
 def batches(config: ConfigDict, made: Diffusion, images: Dataset, **shardings) -> Feed:

@@ -30,7 +30,14 @@ NEWER = {
     "model.unet.attention": "simple",
     "model.unet.time": "norm",
     "sampler.percentile": 0.0,
+    "condition.text.name": "",
+    "condition.image.name": "",
     "sampler.labels": [],
+    "sampler.prompts": [],
+    "sampler.given": "",
+    "sampler.given_noise": 0.0,
+    "known.name": "",
+    "known.resamples": 1,
     "guidance.scale": 1.0,
     "guidance.interval": [0.0, float("inf")],
     "guidance.rescale": 0.0,
@@ -112,7 +119,7 @@ def _chosen(config: dict) -> dict:
         return "name" not in section or not isinstance(value, dict) or key == section["name"].rpartition(".")[2]
 
     return {
-        name: {key: value for key, value in section.items() if in_use(section, key, value)}
+        name: _chosen({key: value for key, value in section.items() if in_use(section, key, value)})
         if isinstance(section, dict)
         else section
         for name, section in config.items()

@@ -52,6 +52,10 @@ def likelihood(
     ):  # of p_theta: what it learned, or what ancestral sampling draws with
         options["variance"] = "learned" if diffusion.learned_variance else config.sampler.ancestral.variance
         check_learned(options["variance"], diffusion.learned_variance)
+    if diffusion.told.degradation:
+        raise InputError(
+            "the model is told an image that is made of the one it draws: it has no likelihood of it alone."
+        )
     told = jax.tree.map(
         lambda rows: np.stack([rows[int(i)] for i in source.chosen]), build.conditions(diffusion, dataset)
     )

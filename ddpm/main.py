@@ -48,6 +48,11 @@ LABELS = flags.DEFINE_list("labels", [], "Classes asked for, in turn; drawn even
 GUIDANCE = flags.DEFINE_float(
     "guidance_scale", None, "Of classifier-free guidance: 0 unconditional, 1 off, > 1 guided."
 )
+PROMPT = flags.DEFINE_multi_string("prompt", [], "What the images are to show, of a model that is told texts; in turn.")
+GIVEN = flags.DEFINE_string("given", None, "An .npz of images to restore, or the run that draws them.")
+KNOWN = flags.DEFINE_string(
+    "known", None, "What is known of them, of a model not trained for it: inpainting, colourisation, super_resolution."
+)
 CLASSIFIERS = flags.DEFINE_list("classifiers", [], "Workdirs of classifiers that guide to the labels.")
 CLASSIFIER_SCALE = flags.DEFINE_float("classifier_scale", None, "How far each of them pulls; 1 if not given.")
 METRICS = flags.DEFINE_list("metrics", [], "Metrics of mode eval, such as fid,kid,pr, instead of evaluation.metrics.")
@@ -58,7 +63,18 @@ IMAGES = flags.DEFINE_string(
 )
 REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
-DRAWING = ("seed", "sampler", "num_steps", "labels", "guidance_scale", "classifiers", "classifier_scale")
+DRAWING = (
+    "seed",
+    "sampler",
+    "num_steps",
+    "labels",
+    "guidance_scale",
+    "prompt",
+    "given",
+    "known",
+    "classifiers",
+    "classifier_scale",
+)
 EVAL = ("workdir", "metrics", "num", "reference", "features", "inception")
 TAKES = {
     "train": ("workdir", "accept_changes"),
@@ -146,6 +162,9 @@ def _drawing() -> dict:
     """What the flags change in how images are drawn."""
     chosen = {
         "sampler.labels": tuple(_whole("labels", label) for label in LABELS.value),
+        "sampler.prompts": tuple(PROMPT.value),
+        "sampler.given": GIVEN.value,
+        "known.name": KNOWN.value,
         "guidance.scale": GUIDANCE.value,
         "guidance.classifiers": tuple(CLASSIFIERS.value),
         "guidance.classifier_scale": CLASSIFIER_SCALE.value,

@@ -29,6 +29,7 @@ from ddpm.run import Run, load
 TAKEN = (
     "sampler",
     "guidance",
+    "known",
     "grid",
     "evaluation",
     "data",

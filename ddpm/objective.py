@@ -122,7 +122,7 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
     Raises:
       InputError: they do not fit together, or not the shape, or there are no classes to tell.
     """
-    forward, trained_by, told = process(config), loss(config), conditioning(config, classes)
+    forward, trained_by, told = process(config), loss(config), conditioning(config, shape, classes)
     if trained_by.classifies:
         told = _as_answer(config, told, classes)
     init_process, process_of = _process(config)

@@ -20,6 +20,7 @@ from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.guides import guides, scales
 from ddpm.likelihood import likelihood
+from ddpm.samplers import asked
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.conditions import check_labels
 from ddpm.sampling.denoise import denoiser
@@ -57,14 +58,16 @@ class Run:
         section = config.sampler  # of which one program serves all grids, labels and scales
         on = {"scale": config.guidance.scale == 1, "classifier_scale": None, "function_scale": None}
         guidance = config.guidance.to_dict() | on
-        anew = {"num_steps": None, "labels": None, "guidance": guidance}
+        anew = {"num_steps": None, "labels": None, "prompts": None, "given": None, "given_noise": None}
+        anew |= {"guidance": guidance, "known": config.known.to_dict()}
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             guided = guides(config, self._diffusion, self.facts.shape)
             sampler = build.batched_sampler(config, self._diffusion, guided, self.facts.shape, self._mesh)
             self._samplers[program] = sampler, guided.classes
         sampler, classes = self._samplers[program]
-        return sampler.along(times, build.asked(config, classes), scales(config))
+        wanted = asked(config, self._diffusion, self.facts.shape, classes, lambda: build.dataset(self.config))
+        return sampler.along(times, wanted, scales(config))
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
         """Images 0..num-1 of a seed: uint8 [num, height, width, channels]; `choice` is as for `sampler`."""

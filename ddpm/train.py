@@ -10,13 +10,12 @@ import time
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, objective, pictures
+from ddpm import build, objective, pictures, samplers
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, best_figure, of_run
 from ddpm.evaluation import records
-from ddpm.guides import guides
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State, init_state
@@ -40,8 +39,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     _check_workdir(record, workdir, accept_changes)
 
     draws = config.training.sample_every or config.training.evaluate_every or not diffusion.classifies
-    guided = guides(config, diffusion, facts.shape) if draws else None
-    samples = build.batched_sampler(config, diffusion, guided, facts.shape, mesh) if draws else None
+    samples = samplers.sampler(config, diffusion, facts.shape, mesh, lambda: images) if draws else None
     # Initialising runs once: to optimise its program takes longer than it saves.
     init = jax.jit(
         lambda key: init_state(diffusion.init(key), tx, history),
@@ -145,9 +143,7 @@ class _Evaluation:
     def __init__(self, config, images, diffusion, mesh):
         self._config = build.with_sampler(config, config.evaluation.sampler, config.evaluation.num_steps)
         self._evaluator, self._shape = Evaluator(config, images), images.facts.shape
-        self._sampler = build.batched_sampler(
-            self._config, diffusion, guides(self._config, diffusion, self._shape), self._shape, mesh
-        )
+        self._sampler = samplers.sampler(self._config, diffusion, self._shape, mesh, lambda: images)
         self.seconds = []
 
     def __call__(self, workdir, step, state, heed) -> dict[str, float]:

@@ -117,6 +117,16 @@ def get_config() -> ConfigDict:
             ),
             condition=dict(
                 labels=False,  # tell the network the class of each image
+                text=dict(
+                    name="",  # a file of ddpm/text: minilm, clip, t5, to tell it the captions; '' for none
+                    minilm=dict(length=32, path=""),
+                    clip=dict(length=77, path=""),
+                    t5=dict(length=77, path=""),
+                ),
+                image=dict(
+                    name="",  # a function of ddpm/degradations.py: super_resolution, inpainting; '' for none
+                    super_resolution=dict(factor=4, noise=0.0),
+                ),
                 null_rate=0.1,  # share of the examples of which it is told nothing, for guidance; 0: it is always told
             ),
             optimizer=dict(
@@ -152,6 +162,9 @@ def get_config() -> ConfigDict:
                 batch_size=64,  # images drawn at once, over all devices
                 clip=True,  # clip x0_hat to [-1, 1]
                 labels=(),  # classes asked for, in turn; (): drawn evenly
+                prompts=(),  # texts asked for, in turn; (): captions of the data
+                given="",  # images to restore: an .npz, or the workdir of a run that draws them; '' for those of the data
+                given_noise=0.0,  # that is added to them, of a model trained with condition.image.super_resolution.noise
                 percentile=0.0,  # of |x0_hat| of an image, such as 0.995: dynamic thresholding; 0 for none
                 ancestral=dict(variance="beta"),  # or posterior, optimal, or learned by losses hybrid and vlb
                 ddim=dict(eta=0.0),
@@ -176,6 +189,11 @@ def get_config() -> ConfigDict:
                 classifier_scale=1.0,
                 functions=(),  # full names of (x0_hat, condition) -> log p of each image, to go uphill on
                 function_scale=1.0,
+            ),
+            known=dict(  # of the images that are given, where the model was not trained to restore them
+                name="",  # a function of ddpm/sampling/known.py: inpainting, colourisation, super_resolution; '' for nothing
+                super_resolution=dict(factor=4),
+                resamples=1,  # times that each step is taken: RePaint uses 10
             ),
             grid=dict(
                 name="trailing",  # of ddpm/sampling/grids.py: trailing, leading, linspace, quadratic, log_snr, karras, explicit

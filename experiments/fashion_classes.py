@@ -9,11 +9,13 @@ Expected: the table of `python benchmarks/guidance.py --config experiments/fashi
 
 from ml_collections import ConfigDict
 
-from experiments import samplers
+from experiments import objectives
 
 
 def get_config() -> ConfigDict:
     """The experiment."""
-    config = samplers.get_config()
+    config = objectives.get_config("v")
+    config.update_from_flattened_dict(objectives.VP)
+    config.training.update(num_steps=1500, save_every=500, sample_every=1500)
     config.condition.update(labels=True, null_rate=0.15)
     return config

@@ -6,7 +6,7 @@ from conftest import REPO
 
 FLOORS = [
     ("errors", "shapes", "condition"),
-    ("cache", "names", "rng", "pictures"),
+    ("cache", "names", "rng", "pictures", "degradations"),
     ("diffusion",),
     ("models",),
     ("data",),
@@ -19,6 +19,7 @@ FLOORS = [
     ("trained",),
     ("guides",),
     ("build",),
+    ("samplers",),
     ("draw", "evaluate"),
     ("likelihood",),
     ("run",),
@@ -84,6 +85,7 @@ def test_diffusion_is_pure_and_flax_lives_in_models():
             "conditioning",
             "trained",
             "guides",
+            "samplers",
             "build",
             "likelihood",
             "config",

@@ -15,8 +15,8 @@ from text_folders import POSITIONS, WIDTH, clip_folder, minilm_folder, t5_folder
 from tokenizers import Tokenizer
 
 from ddpm import names
-from ddpm.models.bert import Bert
-from ddpm.models.clip_text import ClipText
+from ddpm.models.bert import BertEncoder
+from ddpm.models.clip_text import ClipTextEncoder
 from ddpm.models.t5 import T5Encoder, distance_buckets
 from ddpm.text.clip import clip
 from ddpm.text.encoder import BATCH, cached, text_encoder
@@ -130,8 +130,8 @@ def test_the_vector_of_a_text(made):
 
 
 NETWORKS = {
-    "bert": (Bert, {"positions": 6, "heads": 2}),
-    "clip": (ClipText, {"positions": 6, "heads": 2, "activation": "gelu"}),
+    "bert": (BertEncoder, {"positions": 6, "heads": 2}),
+    "clip": (ClipTextEncoder, {"positions": 6, "heads": 2, "activation": "gelu"}),
     "t5": (T5Encoder, {"heads": 2, "head": 3, "buckets": 8, "furthest": 16, "gated": True}),
 }
 
@@ -142,13 +142,13 @@ def test_which_tokens_see_which(name):
     model, more = NETWORKS[name]
     network = model(tokens=9, width=8, inner=12, layers=2, epsilon=1e-5, **more)
     tokens, mask = jnp.array([[1, 2, 3, 4, 5, 6]]), jnp.arange(6)[None] < 5
-    given = () if model is ClipText else (mask,)
+    given = () if model is ClipTextEncoder else (mask,)
     params = jax.jit(network.init)(jax.random.key(0), tokens, *given)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
     apply = jax.jit(network.apply)
     features = apply(params, tokens, *given)[0]
     moved = [np.abs(apply(params, tokens.at[0, j].set(8), *given)[0] - features).max(axis=-1) > 1e-4 for j in range(6)]
-    expected = [[i >= j if model is ClipText else j < 5 or i == j for i in range(6)] for j in range(6)]
+    expected = [[i >= j if model is ClipTextEncoder else j < 5 or i == j for i in range(6)] for j in range(6)]
     np.testing.assert_array_equal(moved, expected)
 
 

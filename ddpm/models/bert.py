@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 EXACT = jax.lax.Precision.HIGHEST
 
 
-class Bert(nn.Module):
+class BertEncoder(nn.Module):
     """Tokens to the features of each: h = LN(h + attention(h)); h = LN(h + W_2 gelu(W_1 h)), the norm after the sum.
 
     A token is attended to where `mask` says that there is one. Positions count from 0; all tokens are of the first of

@@ -14,7 +14,7 @@ ACTIVATIONS = {
 }
 
 
-class ClipText(nn.Module):
+class ClipTextEncoder(nn.Module):
     """Tokens to the features of each: h = h + attention(LN(h)); h = h + W_2 act(W_1 LN(h)); at the end LN(h).
 
     A token is attended to by itself and by those after it, so what follows the end of a text changes nothing in it.

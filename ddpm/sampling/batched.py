@@ -22,6 +22,7 @@ from ddpm.sampling.denoise import Told, denoiser
 from ddpm.sampling.driver import Sampler, generate, solve
 from ddpm.sampling.eps_power import interpolated
 from ddpm.sampling.guidance import Guides
+from ddpm.sampling.known import Kept, keeping, replaced
 
 SHORTEST = 64  # times of a filled-up grid
 
@@ -59,6 +60,7 @@ class BatchedSampler:
       replicated, split: shardings of the parameters and of a batch.
       null: the model's condition that tells nothing.
       asked: what the images are asked for.
+      kept: what they keep of the images they are given.
       eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
     Raises:
       InputError: batch_size < 1.
@@ -79,6 +81,7 @@ class BatchedSampler:
         split: jax.sharding.Sharding,
         null: Condition | None = None,
         asked: Asked = UNASKED,
+        kept: Kept | None = None,
         eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
     ):
         if batch_size < 1:
@@ -100,12 +103,15 @@ class BatchedSampler:
             sampler = algorithm(Noiseless(process), None if found is None else interpolated(times, found))
             return process, sampler, Told(denoiser_told, condition)
 
-        def drawn(params, key, indices, condition, times, num_steps, found, scales, others, keep_path):
+        def drawn(params, key, indices, condition, given, times, num_steps, found, scales, others, keep_path):
             process, sampler, denoise = prepared(params, condition, times, found, scales, others)
+            if kept and kept.resamples:
+                sampler = keeping(sampler, Noiseless(process), kept.project(given), given.image, kept.resamples)
             # A grid may start later than T, with less noise.
             prior = process.prior_scale * process.sigma(times[0]) / process.sigma(process.T)
             options = dict(num_steps=num_steps, keep_path=keep_path)
-            return generate(sampler, denoise, times, per_index(key, indices), shape, prior_scale=prior, **options)
+            run = generate(sampler, denoise, times, per_index(key, indices), shape, prior_scale=prior, **options)
+            return run._replace(x=replaced(run.x, kept.project(given), given.image)) if kept else run
 
         def images(*given):
             run = drawn(*given, keep_path=False)
@@ -120,13 +126,13 @@ class BatchedSampler:
             ).x
 
         whole = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
-        given = (replicated, replicated, split, split, *[replicated] * 5)
+        given = (replicated, replicated, split, split, split, *[replicated] * 5)
         self._jitted = {
             "images": jax.jit(images, in_shardings=given, out_shardings=split),
             "path": jax.jit(
                 lambda *given: to_pixels(drawn(*given, keep_path=True).path), in_shardings=given, out_shardings=whole
             ),
-            "led": jax.jit(led, in_shardings=(replicated, *given[2:]), out_shardings=split),
+            "led": jax.jit(led, in_shardings=(replicated, split, split, *given[5:]), out_shardings=split),
         }
 
     def along(self, times: np.ndarray, asked: Asked, scales: np.ndarray) -> "BatchedSampler":
@@ -205,7 +211,8 @@ class BatchedSampler:
 
     def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
-        given = stream(seed, "sample"), indices, self._asked.rows(seed, indices), *self._steps(params)
+        asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
+        given = stream(seed, "sample"), indices, *asked, *self._steps(params)
         try:
             return jax.device_get(self._program(params, kind, given)(params, *given))
         except jax.errors.JaxRuntimeError as error:

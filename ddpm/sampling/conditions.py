@@ -10,6 +10,7 @@ import numpy as np
 from ddpm.condition import NOTHING, Condition
 from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
+from ddpm.sampling.known import Given
 
 
 class Asked(NamedTuple):
@@ -17,10 +18,12 @@ class Asked(NamedTuple):
 
     rows: (seed, indices) -> the Condition of those samples, NumPy arrays; sample i of a seed is always asked the same.
     said: whether somebody said what; else it is drawn.
+    given: (seed, indices) -> the images that they are to agree with, if there are any.
     """
 
     rows: Callable[[int, np.ndarray], Condition] = lambda seed, indices: NOTHING
     said: bool = False
+    given: Callable[[int, np.ndarray], Given | None] = lambda seed, indices: None
 
 
 UNASKED = Asked()

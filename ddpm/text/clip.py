@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ddpm.errors import InputError, unknown_name
 from ddpm.interop import hugging_face
-from ddpm.models.clip_text import ACTIVATIONS, ClipText
+from ddpm.models.clip_text import ACTIVATIONS, ClipTextEncoder
 from ddpm.text.encoder import TextEncoder, text_encoder
 
 REMEDY = (
@@ -33,7 +33,7 @@ def clip(path: str = "", length: int = 77) -> TextEncoder:
     """
     folder = hugging_face.find(path, "CLIP text model", remedy=REMEDY)
     folder = dataclasses.replace(folder, config=folder.config.get("text_config", folder.config))
-    model = ClipText(
+    model = ClipTextEncoder(
         **folder.options(
             tokens="vocab_size",
             positions="max_position_embeddings",

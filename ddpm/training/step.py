@@ -14,7 +14,7 @@ from ddpm.diffusion.model import Model
 from ddpm.diffusion.timestep import Timesteps
 from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal, per_index, uniforms
-from ddpm.shapes import Key
+from ddpm.shapes import Images, Key, Keys
 from ddpm.training.state import State
 
 
@@ -26,6 +26,7 @@ def train_step(
     ema_decay: Callable[[jax.Array], jax.Array],
     *,
     stratified: bool = False,
+    with_image: Callable[[Condition, Images, Keys], Condition] = lambda condition, x_0, keys: condition,
     null: Condition | None = None,
     null_rate: float | int = 0,
     accumulate: int = 1,
@@ -40,6 +41,7 @@ def train_step(
       timesteps: how t is drawn, and how it weighs.
       ema_decay: updates done -> decay of the EMA.
       stratified: draw the times of a batch evenly.
+      with_image: (condition, x_0, keys) -> condition with an image made of x_0, for a model that restores images.
       null: what a model is told instead of its condition, in a share `null_rate` of the examples.
       accumulate: batches an optimizer update takes, as the optimizer was told.
       axis_name: of the devices when run under `jax.pmap`; None under `jax.jit`, where the batch is global.
@@ -63,6 +65,7 @@ def train_step(
         t, weight = timesteps.draw(state.history, u)
         eps = normal(fold_in_all(keys, 1), x_0.shape[1:])
         dropout_key = jax.random.fold_in(dropout_key, first)
+        condition = with_image(condition, x_0, fold_in_all(keys, 3))
         if null is not None:
             which = uniforms(fold_in_all(keys, 2), first, len(x_0), stratified=False) < null_rate
             condition = dropped(condition, null, which)

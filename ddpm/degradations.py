@@ -1,0 +1,108 @@
+"""What a model that restores images is told of them in training, and of what it is given in sampling."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm.condition import Condition
+from ddpm.errors import InputError, check_inside
+from ddpm.rng import fold_in_all, normal
+from ddpm.shapes import Images, Keys
+
+
+class Degradation(NamedTuple):
+    """How images are made worse.
+
+    of: (x_0, keys) -> Condition of each; in training.
+    given: (images in [-1, 1], which pixels are known or None, noise, keys) -> Condition; in sampling.
+    size: (height, width) of the images it makes worse -> size of those it is given.
+    needs_known: it is also given which pixels are known.
+    """
+
+    of: Callable[[Images, Keys], Condition]
+    given: Callable[..., Condition]
+    size: Callable[[tuple[int, int]], tuple[int, int]] = lambda size: size
+    needs_known: bool = False
+
+
+def super_resolution(factor: int = 4, noise: float | int = 0.0) -> Degradation:
+    """Means of factor x factor pixels, brought back to size by cubic interpolation; with noise augmentation.
+
+    image = sqrt(1 - s^2) resized + s eps,  s uniform in [0, noise], which the model is told.
+
+    Args:
+      factor: at least 2; it divides height and width.
+      noise: the most noise, in [0, 1): a model trained with some forgives the faults of the images it is given.
+    Raises:
+      InputError: an argument out of its range. of: a size that the factor does not divide.
+
+    Saharia et al. 2021 (SR3); Ho et al. 2021 (cascaded diffusion), section 4.2.
+    """
+    if factor < 2:
+        raise InputError(f"condition.image.super_resolution.factor = {factor} must be at least 2.")
+    check_inside(-1e-9, 1, usual="cascades use up to 0.5", **{"condition.image.super_resolution.noise": noise})
+
+    def size(full):
+        if any(side % factor for side in full):
+            raise InputError(
+                f"images of {full[0]} x {full[1]} are not divided by factor {factor}: take another factor."
+            )
+        return full[0] // factor, full[1] // factor
+
+    def told(low, s, keys):
+        batch, height, width, channels = low.shape
+        shape = (height * factor, width * factor, channels)
+        resized = jax.image.resize(low, (batch, *shape), "cubic")
+        level = s[:, None, None, None]
+        image = jnp.sqrt(1 - level**2) * resized + level * normal(keys, shape)
+        return Condition(image=image, noise=s)
+
+    def of(x_0, keys):
+        size(x_0.shape[1:3])
+        u = jax.vmap(jax.random.uniform)(fold_in_all(keys, 0))
+        return told(block_means(x_0, factor), noise * u, fold_in_all(keys, 1))
+
+    def given(images, known, s, keys):
+        check_inside(-1e-9, noise + 1e-6, usual="that it was trained with", **{"sampler.given_noise": s})
+        return told(images, jnp.full(len(images), s), fold_in_all(keys, 1))
+
+    return Degradation(of, given, size)
+
+
+def inpainting() -> Degradation:
+    """A rectangle of each image is unknown: its pixels are 0, and one more channel says 1 where they are known, else -1.
+
+    Its sides are uniform in 1/4 to all of the image's, its place too.
+
+    Saharia et al. 2022 (Palette), section 4; Rombach et al. 2022, section 4.5.
+    """
+
+    def told(images, known):
+        known = known[..., None].astype(images.dtype)
+        return Condition(image=jnp.concatenate([images * known, 2 * known - 1], axis=-1))
+
+    def of(x_0, keys):
+        return told(x_0, ~jax.vmap(lambda key: rectangle(key, x_0.shape[1:3]))(keys))
+
+    return Degradation(of, lambda images, known, noise, keys: told(images, known), needs_known=True)
+
+
+def rectangle(key: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """A random rectangle of an image, True inside [height, width]."""
+    inside = []
+    for side, key_of_side in zip(size, jax.random.split(key), strict=True):
+        u, v = jax.random.uniform(key_of_side, (2,))
+        length = jnp.round(side * (0.25 + 0.75 * u))
+        first = jnp.floor(v * (side - length + 1))
+        place = jnp.arange(side)
+        inside.append((place >= first) & (place < first + length))
+    return inside[0][:, None] & inside[1][None, :]
+
+
+def block_means(x: Images | np.ndarray, factor: int) -> jax.Array:
+    """Means of factor x factor pixels."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // factor, factor, width // factor, factor, channels).mean(axis=(2, 4))

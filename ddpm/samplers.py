@@ -1,0 +1,197 @@
+"""The sampler of an experiment, and what its samples are asked for: classes, prompts, images of a file or of another run."""
+
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddpm import build, trained
+from ddpm.data.images import Dataset
+from ddpm.data.npz import npz
+from ddpm.data.pipeline import permuted
+from ddpm.data.pixels import to_images
+from ddpm.degradations import block_means, rectangle
+from ddpm.errors import InputError
+from ddpm.guides import guides
+from ddpm.names import options_of
+from ddpm.objective import Diffusion
+from ddpm.rng import per_index, stream
+from ddpm.sampling.batched import BatchedSampler
+from ddpm.sampling.conditions import Asked, of_classes
+from ddpm.sampling.known import Given
+from ddpm.training import sharding
+
+
+def sampler(
+    config: ConfigDict,
+    made: Diffusion,
+    shape: tuple[int, int, int],
+    mesh: jax.sharding.Mesh,
+    images: Callable[[], Dataset],
+) -> BatchedSampler:
+    """The sampler of `config.sampler` along `config.grid`, guided by `config.guidance`.
+
+    Args:
+      images: whose captions, or whose worse twins, samples are asked for where nothing else is said.
+    """
+    guided = guides(config, made, shape)
+    drawn = build.batched_sampler(config, made, guided, shape, mesh)
+    return drawn.along(build.grid(config, made), asked(config, made, shape, guided.classes, images), guided.scales)
+
+
+def asked(
+    config: ConfigDict,
+    made: Diffusion,
+    shape: tuple[int, int, int],
+    classes: int,
+    images: Callable[[], Dataset],
+) -> Asked:
+    """What samples are asked for, by `config.sampler`, `config.condition` and `config.known`; arguments as for `sampler`.
+
+    Raises:
+      InputError: something that the model cannot be asked for, or images that do not fit it.
+    """
+    labels = of_classes(classes, tuple(config.sampler.labels))
+    texts = _texts(config, made, images)
+    worse = _worse(config, made, shape, images)
+    degradation = made.told.degradation
+
+    def rows(seed, indices):
+        condition = labels.rows(seed, indices)
+        features, mask = texts(seed, indices)
+        condition = condition._replace(text=features, mask=mask)
+        if degradation is None:
+            return condition
+        keys = per_index(stream(seed, "degradation"), jnp.asarray(indices))
+        told = degradation.given(*worse(seed, indices), config.sampler.given_noise, keys)
+        return condition._replace(image=told.image, noise=told.noise)
+
+    def given(seed, indices):
+        if not config.known.name and not (degradation and degradation.needs_known):
+            return None
+        image, pixels = worse(seed, indices)
+        factor = shape[0] // image.shape[1]
+        return Given(image.repeat(factor, axis=1).repeat(factor, axis=2), pixels)
+
+    said = labels.said or bool(config.sampler.prompts) or bool(config.sampler.given)
+    return Asked(rows, said, given)
+
+
+def _texts(config, made, images):
+    encoder, prompts = made.told.encoder, tuple(config.sampler.prompts)
+    if encoder is None:
+        if prompts:
+            raise InputError(
+                f"prompts such as {prompts[0]!r} are for a model that is told texts: train one with condition.text.name, "
+                "or ask this one for --labels if it is told classes."
+            )
+        return lambda seed, indices: (None, None)
+    if prompts:
+        features, mask = encoder.encode(prompts)
+        return lambda seed, indices: (features[indices % len(prompts)], mask[indices % len(prompts)])
+
+    @functools.cache
+    def of_captions():
+        told = build.conditions(made, images())
+        return told.text, told.mask
+
+    def drawn(seed, indices):
+        features, mask = of_captions()
+        chosen = _chosen(seed, indices, len(features))
+        return features[chosen], mask[chosen]
+
+    return drawn
+
+
+def _worse(config, made, shape, images):
+    """(seed, indices) -> (worse images in [-1, 1], which of their pixels are known or None)."""
+    name, degradation = config.known.name, made.told.degradation
+    if not name and degradation is None:
+        if config.sampler.given:
+            raise InputError(
+                f"sampler.given = {config.sampler.given!r} does nothing: the model is told no image. Say what is known of it "
+                "with known.name='inpainting', 'colourisation' or 'super_resolution'."
+            )
+        return None
+    height, width, channels = shape
+    factor = 1
+    if name == "super_resolution":
+        factor = options_of(config.known)["factor"]
+    size = degradation.size((height, width)) if degradation else (height // factor, width // factor)
+    needs_known = degradation.needs_known if degradation else name == "inpainting"
+    if config.sampler.given:
+        return _given(config, (*size, channels), needs_known)
+
+    @functools.cache
+    def dataset():
+        return images()
+
+    def drawn(seed, indices):
+        whole = dataset().images
+        chosen = _chosen(seed, indices, len(whole))
+        x_0 = to_images(jnp.asarray(np.stack([whole[int(i)] for i in chosen])))
+        if needs_known:
+            keys = per_index(stream(seed, "known"), jnp.asarray(indices))
+            return np.asarray(x_0), ~np.asarray(jax.vmap(lambda key: rectangle(key, (height, width)))(keys))
+        return np.asarray(block_means(x_0, height // size[0])), None
+
+    return drawn
+
+
+def _given(config, shape, needs_known):
+    path = pathlib.Path(config.sampler.given).expanduser()
+    if path.is_dir():
+        if needs_known:
+            raise InputError(
+                f"sampler.given = {str(path)!r} is a run, which does not say what pixels are known: give an .npz."
+            )
+        return _of_run(path, shape)
+    images = np.asarray(npz(path=str(path), labels="", captions="").images)
+    if images.shape[1:] != shape:
+        raise InputError(
+            f"{path} holds images of shape {images.shape[1:]}; those that are given here must be {shape} (height, width, channels)."
+        )
+    given, known = np.asarray(to_images(jnp.asarray(images))), None
+    if needs_known:
+        with np.load(path) as stored:
+            known = stored["known"] if "known" in stored.files else np.zeros(0)
+        if known.dtype != bool or known.shape not in ((1, *given.shape[1:3]), given.shape[:3]):
+            raise InputError(
+                f"array 'known' of {path} is {known.dtype} of shape {known.shape}; it must say which pixels are known, bool "
+                f"[{len(given)} or 1, {', '.join(map(str, shape[:2]))}]."
+            )
+        known = np.broadcast_to(known, given.shape[:3])
+    count = len(given)
+    return lambda seed, indices: (given[indices % count], None if known is None else known[indices % count])
+
+
+def _of_run(workdir, shape):
+    """Images that another run draws, of the same seed: a cascade."""
+    run = trained.read(workdir)
+    if run.facts.shape != shape:
+        raise InputError(
+            f"{workdir} draws images of shape {run.facts.shape}; the images that are given here must be {shape}."
+        )
+    mesh = sharding.data_mesh()
+    base = sampler(run.config, run.diffusion, shape, mesh, lambda: build.dataset(run.config))
+    params = jax.device_put(run.params, sharding.replicated(mesh))
+
+    def drawn(seed, indices):
+        last = int(indices.max()) + 1
+        found = np.concatenate(
+            [batch.images for batch in base.batches(params, last, seed=seed, first=int(indices.min()))]
+        )
+        return np.asarray(to_images(jnp.asarray(found[indices - indices.min()]))), None
+
+    return drawn
+
+
+def _chosen(seed, indices, count):
+    """Which of `count` images or texts samples are asked for: each once, in an order of the seed, before one comes again."""
+    key = stream(seed, "asked")
+    at = jnp.asarray(indices, jnp.uint32) % count
+    return np.asarray(jax.vmap(permuted, in_axes=(None, 0, None))(key, at, count))
