@@ -27,6 +27,7 @@ FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout
 NEWER = {
     "condition.labels": False,
     "condition.null_rate": 0.1,
+    "model.unet.patch": 1,
     "model.unet.attention": "simple",
     "model.unet.time": "norm",
     "sampler.percentile": 0.0,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm.condition import Condition
-from ddpm.errors import InputError, check_inside
+from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal
 from ddpm.shapes import Images, Keys
 
@@ -37,13 +37,14 @@ def super_resolution(factor: int = 4, noise: float | int = 0.0) -> Degradation:
       factor: at least 2; it divides height and width.
       noise: the most noise, in [0, 1): a model trained with some forgives the faults of the images it is given.
     Raises:
-      InputError: an argument out of its range. of: a size that the factor does not divide.
+      InputError: an argument out of its range. of: a size that the factor does not divide. given: more noise than in training.
 
     Saharia et al. 2021 (SR3); Ho et al. 2021 (cascaded diffusion), section 4.2.
     """
     if factor < 2:
         raise InputError(f"condition.image.super_resolution.factor = {factor} must be at least 2.")
-    check_inside(-1e-9, 1, usual="cascades use up to 0.5", **{"condition.image.super_resolution.noise": noise})
+    if not 0 <= noise < 1:
+        raise InputError(f"condition.image.super_resolution.noise = {noise} is not in [0, 1); cascades use up to 0.5.")
 
     def size(full):
         if any(side % factor for side in full):
@@ -66,8 +67,15 @@ def super_resolution(factor: int = 4, noise: float | int = 0.0) -> Degradation:
         return told(block_means(x_0, factor), noise * u, fold_in_all(keys, 1))
 
     def given(images, known, s, keys):
-        check_inside(-1e-9, noise + 1e-6, usual="that it was trained with", **{"sampler.given_noise": s})
-        return told(images, jnp.full(len(images), s), fold_in_all(keys, 1))
+        if s and not noise:
+            raise InputError(
+                f"sampler.given_noise = {s} must be 0: the model was trained without condition.image.super_resolution.noise."
+            )
+        if not 0 <= s <= noise:
+            raise InputError(
+                f"sampler.given_noise = {s} is not in [0, {noise}], the noise that the model was trained with."
+            )
+        return told(images, jnp.full(len(images), s, jnp.float32), fold_in_all(keys, 1))
 
     return Degradation(of, given, size)
 
@@ -105,4 +113,4 @@ def rectangle(key: jax.Array, size: tuple[int, int]) -> jax.Array:
 def block_means(x: Images | np.ndarray, factor: int) -> jax.Array:
     """Means of factor x factor pixels."""
     batch, height, width, channels = x.shape
-    return x.reshape(batch, height // factor, factor, width // factor, factor, channels).mean(axis=(2, 4))
+    return jnp.asarray(x).reshape(batch, height // factor, factor, width // factor, factor, channels).mean(axis=(2, 4))

@@ -81,6 +81,7 @@ def get_config() -> ConfigDict:
             model=dict(
                 name="unet",  # a file of ddpm/models: unet, dit
                 unet=dict(
+                    patch=1,  # pixels of a side that become features; the levels are smaller by that
                     channels=128,  # features at full resolution
                     channel_mult=(1, 2, 2, 2),  # features of each level, relative to `channels`
                     num_res_blocks=2,  # a level

@@ -23,12 +23,18 @@ def get_config() -> ConfigDict:
     config.prediction.name = "v"
     config.condition.text.name = "minilm"
     config.model.unet.update(
-        channels=32, channel_mult=(1, 2, 3, 4), num_res_blocks=1, attention_resolutions=(16, 8), num_heads=4, dropout=0.0
+        patch=2,
+        channels=32,
+        channel_mult=(1, 2, 4),
+        num_res_blocks=1,
+        attention_resolutions=(8,),
+        num_heads=4,
+        dropout=0.0,
     )
     config.optimizer.update(learning_rate=5e-4, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
     config.training.update(
-        cpu_devices=2, batch_size=32, num_steps=6000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
+        cpu_devices=2, batch_size=16, num_steps=8000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
     )
     config.sampler.update(name="dpm_solver_pp", num_steps=20)
     config.evaluation.features.name = "pixels"

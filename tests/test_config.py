@@ -1,22 +1,30 @@
 """Runs of an older age are opened, and gone on with."""
 
-from ddpm.config import NEWER, check_same_run, flat, from_json, to_json, up_to_date
+from ddpm.config import NEWER, check_same_run, flat, from_json, in_use, to_json, up_to_date
 from experiments import base, digits
 
 
 def of_old():
     values = to_json(digits.get_config())
     for dotted in NEWER:
-        section, _, key = dotted.partition(".")
-        del values[section][key]
+        *path, key = dotted.split(".")
+        section = values
+        for name in path:
+            section = section[name]
+        del section[key]
     values["grid"]["name"] = "uniform"
-    del values["condition"], values["guidance"]
+    del values["guidance"]
+    values["condition"] = {"label_dropout": 0.2}
     return values
 
 
 def test_a_run_of_an_older_age_is_one_of_today():
-    assert to_json(from_json(of_old())) == to_json(digits.get_config())
-    assert check_same_run(of_old(), to_json(digits.get_config()), "runs/x", accept=False) == []
+    now = digits.get_config()
+    now.condition.null_rate = 0.2
+    now = to_json(now)
+    assert in_use(up_to_date(of_old())) == in_use(now)
+    assert check_same_run(of_old(), now, "runs/x", accept=False) == []
+    assert from_json(of_old()).condition.null_rate == 0.2
 
 
 def test_what_newer_keys_stand_for_is_what_base_has():

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, config, data, main, models, names, objective, sampling, train
+from ddpm import build, conditioning, config, data, guides, main, models, names, objective, sampling, train
 from ddpm.condition import Condition
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples
@@ -19,6 +19,7 @@ from ddpm.diffusion import continuous, losses, predictions, processes, schedules
 from ddpm.errors import InputError
 from ddpm.evaluation import features, likelihoods
 from ddpm.sampling import grids
+from ddpm.text.encoder import TextEncoder
 from ddpm.training import loop, sharding
 from ddpm.training.state import init_state
 from experiments import base, objectives
@@ -29,6 +30,11 @@ SHAPES = {
     "samplers": (28, 28, 1),
     "digits": (8, 8, 1),
     "digits_classes": (8, 8, 1),
+    "digits_classifier": (8, 8, 1),
+    "fashion_classes": (28, 28, 1),
+    "fashion_super_resolution": (28, 28, 1),
+    "fashion_inpainting": (28, 28, 1),
+    "emoji_text": (64, 64, 3),
     "fashion": (28, 28, 1),
     "objectives": (28, 28, 1),
     "imagenet64": (64, 64, 3),
@@ -66,7 +72,25 @@ def shape_of(name):
 
 
 def classes_of(config):
-    return 1000 if config.condition.labels else 0
+    return 1000 if config.condition.labels or config.loss.name == "cross_entropy" else 0
+
+
+def made_sampler(config, shape=(8, 8, 1)):
+    made = objective.diffusion(config, shape, classes_of(config))
+    guided = guides.guides(config, made, shape)
+    return build.batched_sampler(config, made, guided, shape, sharding.data_mesh())
+
+
+@pytest.fixture(autouse=True)
+def texts(monkeypatch):
+    """A text encoder without weights: the published one is no dependency of the tests."""
+    fake = TextEncoder(
+        "fake", "0" * 16, 4, 6, lambda texts: (np.ones((len(texts), 4, 6), np.float32), MASK[: len(texts)]), None
+    )
+    monkeypatch.setattr(conditioning, "_encoder", lambda name, options: fake)
+
+
+MASK = np.ones((64, 4), bool)
 
 
 def leaves(section, prefix=""):
@@ -97,11 +121,16 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
     history = objective.times_drawn(c, diffusion.process).history
     state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), objective.init_key(c))
     step = build.train_step(c, diffusion, tx)
-    labels = jax.ShapeDtypeStruct((c.training.batch_size,), "int32") if c.condition.labels else None
-    batch = Examples(jax.ShapeDtypeStruct((c.training.batch_size, *shape_of(name)), "uint8"), Condition(labels))
+    size = c.training.batch_size
+    told = Condition(jax.ShapeDtypeStruct((size,), "int32") if diffusion.told.classes else None)
+    if diffusion.told.encoder:
+        text = jax.ShapeDtypeStruct((size, 4, 6), "float32")
+        told = told._replace(text=text, mask=jax.ShapeDtypeStruct((size, 4), "bool"))
+    batch = Examples(jax.ShapeDtypeStruct((size, *shape_of(name)), "uint8"), told)
     new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
-    build.batched_sampler(c, diffusion, shape_of(name), sharding.data_mesh())
+    if not diffusion.classifies:
+        made_sampler(c, shape_of(name))
 
 
 @pytest.mark.slow
@@ -110,10 +139,13 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     c, shape = get(name), (8, 8, shape_of(name)[2])  # small, and so in seconds
     c.training.batch_size = 8
     c.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
-    images = Dataset(np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8), labels=np.arange(16) % 3)
+    c.model.dit.update(width=16, depth=1, num_heads=2)
+    c.model.noisy_classifier.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
+    pixels = np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8)
+    images = Dataset(pixels, labels=np.arange(16) % 3, captions=[f"image {i}" for i in range(16)])
     mesh = sharding.data_mesh(jax.devices()[:1])
-    feed = build.batches(c, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
     diffusion, tx = objective.diffusion(c, shape, classes_of(c)), build.gradient_transformation(c)
+    feed = build.batches(c, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
     history = objective.times_drawn(c, diffusion.process).history
     state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
         objective.init_key(c)
@@ -162,7 +194,7 @@ def test_an_experiment_can_give_options_to_a_choice_that_base_does_not_know(tiny
     with tiny.unlocked():
         tiny.sampler.update(name=f"{__name__}.my_sampler", my_sampler=dict(eta=2.0))
     with pytest.raises(InputError, match=r"^eta = 2.0 is not in \[0, 1\]"):
-        build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+        made_sampler(tiny)
 
 
 def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
@@ -195,7 +227,7 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
             "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear, quadratic, sigmoid, sqrt.",
         ),
         ({"data.name": "digit"}, "unknown data set 'digit'. Did you mean 'digits'? Known: digits, folder, npz, tfds."),
-        ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: unet."),
+        ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: dit, noisy_classifier, unet."),
         ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Near to it: adam, "),
         ({"optimizer.name": "lbfgs"}, "optax.lbfgs needs more than gradients and parameters: "),
         ({"schedule.name": "math.pi"}, "schedule 'math.pi' is no function or class, but 3.141592653589793."),
@@ -211,7 +243,10 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
         ({"process.name": "SubVPP"}, "unknown process 'SubVPP'. Did you mean 'SubVP'? Known: "),
         ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
         ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
-        ({"loss.name": "hybird"}, "unknown loss 'hybird'. Did you mean 'hybrid'? Known: hybrid, uncertain, vdm, vlb, "),
+        (
+            {"loss.name": "hybird"},
+            "unknown loss 'hybird'. Did you mean 'hybrid'? Known: cross_entropy, hybrid, uncertain, ",
+        ),
         (
             {"process.name": "ddpm.diffusion.process.Process"},
             "process 'Process' is abstract: name one that is made of it.",
@@ -250,7 +285,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
         diffusion = objective.diffusion(tiny, (8, 8, 1))
         objective.times_drawn(tiny, diffusion.process)
         build.gradient_transformation(tiny)
-        build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+        made_sampler(tiny)
     assert str(caught.value).startswith(message)
 
 
@@ -258,7 +293,7 @@ def test_an_option_that_a_choice_has_not_is_named(tiny):
     with tiny.unlocked():
         tiny.sampler.ancestral.etta = 1.0
     with pytest.raises(InputError) as caught:
-        build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+        made_sampler(tiny)
     assert str(caught.value) == (
         "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance, eps_power."
     )
@@ -270,7 +305,7 @@ def my_sampler(process, *, eta=0.5):
 
 def test_a_dotted_name_finds_code_outside_the_package(tiny):
     tiny.sampler.name = f"{__name__}.my_sampler"
-    build.batched_sampler(tiny, objective.diffusion(tiny, (8, 8, 1)), (8, 8, 1), sharding.data_mesh())
+    made_sampler(tiny)
 
 
 def test_json_brings_a_configuration_back(tiny):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from ddpm.data import captions
+from ddpm.data import captioned
 from ddpm.data.crop import as_is, square
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError
@@ -69,7 +69,7 @@ def folder(*, path: str, size: int = 64, channels: int = 3) -> Dataset:
         raise InputError(
             f"no image below {path!r}, only {', '.join(SUFFIXES)} count: give --config.data.folder.path=FOLDER."
         )
-    paths, words, categories = captions.beside(root, paths, files)
+    paths, words, categories = captioned.beside(root, paths, files)
     with ThreadPoolExecutor() as threads:
         sizes, depths = zip(*threads.map(_read_header, paths), strict=True)
     if not size:

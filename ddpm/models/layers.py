@@ -240,3 +240,17 @@ class Upsample(nn.Module):
     def __call__(self, x: Images) -> Float[Array, "batch double_height double_width channels"]:
         x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         return conv(x.shape[-1], dtype=self.dtype, name="conv")(x)
+
+
+def to_patches(x: Images, patch: int) -> Features:
+    """patch x patch pixels as the features of one."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // patch, patch, width // patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height // patch, width // patch, patch * patch * channels)
+
+
+def to_pixels(h: Features, patch: int) -> Images:
+    """What `to_patches` has made patches of."""
+    batch, height, width, channels = h.shape
+    h = h.reshape(batch, height, width, patch, patch, channels // patch**2).transpose(0, 1, 3, 2, 4, 5)
+    return h.reshape(batch, height * patch, width * patch, channels // patch**2)

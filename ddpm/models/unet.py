@@ -25,6 +25,8 @@ from ddpm.models.layers import (
     embedding,
     group_norm,
     joined,
+    to_patches,
+    to_pixels,
 )
 from ddpm.shapes import Images
 
@@ -40,6 +42,7 @@ class UNet(nn.Module):
 
     Args:
       out_channels: channels of the output.
+      patch: pixels of a side that become the features of one; all levels are smaller by that, and faster by its square.
       channels: features at full resolution, a multiple of 4.
       channel_mult: features of each level as a multiple of `channels`; each level halves the resolution.
       num_res_blocks: residual blocks a level on the way down; one more on the way up.
@@ -60,10 +63,11 @@ class UNet(nn.Module):
         resolution that no level has.
 
     Ho et al. 2020, appendix B; Kingma et al. 2021 (VDM), appendix C (fourier); Nichol and Dhariwal 2021 (labels);
-    Rombach et al. 2022, section 3.3 (text); Ho et al. 2021 (cascaded diffusion), section 4 (image and its noise).
+    Rombach et al. 2022, section 3.3 (text); Hoogeboom et al. 2023 (simple diffusion), section 3.3 (patch); Ho et al. 2021 (cascaded diffusion), section 4 (image and its noise).
     """
 
     out_channels: int
+    patch: int = 1
     channels: int = 128
     channel_mult: Sequence[int] = (1, 2, 2, 2)
     num_res_blocks: int = 2
@@ -107,7 +111,7 @@ class UNet(nn.Module):
         tokens, mask = self._tokens(time, condition, dtype)
         waves = [wave(2 * jnp.pi * 2.0**n * x) for n in self.fourier for wave in (jnp.sin, jnp.cos)]
         h = joined(jnp.concatenate([x, *waves], axis=-1), condition)
-        h = conv(self.channels, dtype=dtype, name="conv_in")(h)
+        h = conv(self.channels, dtype=dtype, name="conv_in")(to_patches(h, self.patch))
         skips = [h]
         for level, mult in enumerate(self.channel_mult):
             if level > 0:
@@ -128,7 +132,8 @@ class UNet(nn.Module):
                 h = Upsample(dtype, name=f"up_{level}_upsample")(h)
 
         h = nn.silu(group_norm(h.shape[-1], name="norm_out")(h))
-        return conv(self.out_channels, init=ZERO_INIT, name="conv_out")(h)
+        h = conv(self.out_channels * self.patch**2, init=ZERO_INIT, name="conv_out")(h)
+        return to_pixels(h, self.patch)
 
     def _tokens(self, time: Array, condition: Condition, dtype: jnp.dtype) -> tuple[Tokens | None, TokenMask | None]:
         """What there is to attend to beside the image, and which of it there is."""
@@ -164,6 +169,12 @@ class UNet(nn.Module):
                 "model.unet.scale_shift = True tells the time to the residual blocks, and with time = 'token' they are told "
                 "none: set scale_shift = False, or time = 'norm'."
             )
+        check_at_least(1, **{"model.unet.patch": self.patch})
+        if height % self.patch or width % self.patch:
+            raise InputError(
+                f"model.unet.patch = {self.patch} does not divide an image of {height} x {width}: use 1, 2 or 4."
+            )
+        height, width = height // self.patch, width // self.patch
         halvings = len(self.channel_mult) - 1
         for side, size in (("height", height), ("width", width)):
             if size % 2**halvings:
