@@ -5,7 +5,7 @@ import pytest
 import scipy
 
 from ddpm.errors import InputError
-from ddpm.models.layers import SelfAttention, group_norm, sinusoidal
+from ddpm.models.layers import SelfAttention, group_norm, sinusoidal, to_patches, to_pixels
 from ddpm.models.unet import UNet
 
 SMALL = dict(channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), dropout=0.0)
@@ -175,3 +175,21 @@ def test_a_size_that_does_not_fit_is_refused(shape, options, message):
     with pytest.raises(InputError) as caught:
         shapes(UNet(1, **options), shape)
     assert str(caught.value) == message
+
+
+def test_pixels_that_become_features_come_back_in_their_place():
+    x = jnp.arange(2 * 4 * 6 * 3, dtype=jnp.float32).reshape(2, 4, 6, 3)
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(patches[1, 1, 2], x[1, 2:4, 4:6].reshape(-1))
+    np.testing.assert_array_equal(to_pixels(patches, 2), x)
+
+
+def test_a_network_of_patches_is_of_images_and_smaller_inside():
+    model = UNet(1, patch=2, channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,))
+    x, t = jnp.ones((1, 8, 12, 1)), jnp.ones(1)
+    params = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
+    assert params["conv_in"]["kernel"].shape == (3, 3, 4, 8) and params["conv_out"]["kernel"].shape == (3, 3, 8, 4)
+    assert jax.eval_shape(model.apply, {"params": params}, x, t).shape == x.shape
+    with pytest.raises(InputError, match=r"^model.unet.patch = 3 does not divide an image of 8 x 12: use 1, 2 or 4.$"):
+        jax.eval_shape(UNet(1, patch=3).init, jax.random.key(0), x, t)

@@ -16,6 +16,8 @@ from ddpm.models.layers import (
     check_dtype,
     embedding,
     joined,
+    to_patches,
+    to_pixels,
 )
 from ddpm.shapes import Images
 
@@ -81,8 +83,7 @@ class DiT(nn.Module):
             dtype=dtype,
         )
 
-        x = joined(x, condition)
-        patches = x.reshape(batch, rows, p, columns, p, -1).swapaxes(2, 3).reshape(batch, rows * columns, -1)
+        patches = to_patches(joined(x, condition), p).reshape(batch, rows * columns, -1)
         h = nn.Dense(self.width, kernel_init=DEFAULT_INIT, dtype=dtype, name="patch")(patches)
         angles = None
         if self.positions == "rotary":
@@ -99,7 +100,7 @@ class DiT(nn.Module):
         shift, scale = modulation(told, 2, self.width, dtype)
         h = norm("norm_out")(h) * (1 + scale) + shift
         h = nn.Dense(p * p * self.out_channels, kernel_init=ZERO_INIT, name="out")(h)
-        return h.reshape(batch, rows, columns, p, p, -1).swapaxes(2, 3).reshape(batch, rows * p, columns * p, -1)
+        return to_pixels(h.reshape(batch, rows, columns, -1), p)
 
     def _check(self, height: int, width: int, condition: Condition) -> None:
         at_least_one = {f"model.dit.{name}": getattr(self, name) for name in ("patch_size", "depth", "num_heads")}

@@ -12,6 +12,7 @@ from ddpm.errors import InputError, unknown_name
 from ddpm.shapes import Images
 
 Features = Float[Array, "batch height width features"]
+Patches = Float[Array, "batch rows columns features"]
 Tokens = Float[Array, "batch tokens features"]
 TokenMask = Bool[Array, "batch tokens"]
 
@@ -242,14 +243,14 @@ class Upsample(nn.Module):
         return conv(x.shape[-1], dtype=self.dtype, name="conv")(x)
 
 
-def to_patches(x: Images, patch: int) -> Features:
+def to_patches(x: Images, patch: int) -> Patches:
     """patch x patch pixels as the features of one."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, height // patch, width // patch, patch * patch * channels)
 
 
-def to_pixels(h: Features, patch: int) -> Images:
+def to_pixels(h: Patches, patch: int) -> Images:
     """What `to_patches` has made patches of."""
     batch, height, width, channels = h.shape
     h = h.reshape(batch, height, width, patch, patch, channels // patch**2).transpose(0, 1, 3, 2, 4, 5)

@@ -95,7 +95,7 @@ def keeping(sampler: Sampler, process: Process, project: Projection, y: Images, 
             return x_s, back, nfe + taken.nfe, taken.carry
 
         like = jax.eval_shape(lambda: sampler.step(denoise, x_t, t, s, keys, carry))
-        nfe, after = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (like.nfe, like.carry))
+        nfe, after = jnp.zeros(like.nfe.shape, jnp.int32), jax.tree.map(jnp.zeros_like, like.carry)
         x_s, _, nfe, after = jax.lax.fori_loop(0, resamples, once, (x_t, x_t, nfe, after))
         return Step(x_s, nfe, after)
 
