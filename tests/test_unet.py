@@ -191,5 +191,5 @@ def test_a_network_of_patches_is_of_images_and_smaller_inside():
     params = jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
     assert params["conv_in"]["kernel"].shape == (3, 3, 4, 8) and params["conv_out"]["kernel"].shape == (3, 3, 8, 4)
     assert jax.eval_shape(model.apply, {"params": params}, x, t).shape == x.shape
-    with pytest.raises(InputError, match=r"^model.unet.patch = 3 does not divide an image of 8 x 12: use 1, 2 or 4.$"):
+    with pytest.raises(InputError, match=r"^model.unet.patch = 3 does not divide an image of 8 x 12: use 1, 2 or 4\."):
         jax.eval_shape(UNet(1, patch=3).init, jax.random.key(0), x, t)
