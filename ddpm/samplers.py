@@ -14,7 +14,7 @@ from ddpm.data.images import Dataset
 from ddpm.data.npz import npz
 from ddpm.data.pipeline import permuted
 from ddpm.data.pixels import to_images
-from ddpm.degradations import block_means, rectangle
+from ddpm.degradations import block_means, rectangle, super_resolution
 from ddpm.errors import InputError
 from ddpm.guides import guides
 from ddpm.names import options_of
@@ -32,15 +32,18 @@ def sampler(
     shape: tuple[int, int, int],
     mesh: jax.sharding.Mesh,
     images: Callable[[], Dataset],
+    noise: str = "sample",
 ) -> BatchedSampler:
     """The sampler of `config.sampler` along `config.grid`, guided by `config.guidance`.
 
     Args:
       images: whose captions, or whose worse twins, samples are asked for where nothing else is said.
+      noise: name of the stream of its keys.
     """
     guided = guides(config, made, shape)
     drawn = build.batched_sampler(config, made, guided, shape, mesh)
-    return drawn.along(build.grid(config, made), asked(config, made, shape, guided.classes, images), guided.scales)
+    wanted = asked(config, made, shape, guided.classes, images)
+    return drawn.along(build.grid(config, made), wanted, guided.scales, noise)
 
 
 def asked(
@@ -77,7 +80,7 @@ def asked(
         factor = shape[0] // image.shape[1]
         return Given(image.repeat(factor, axis=1).repeat(factor, axis=2), pixels)
 
-    said = labels.said or bool(config.sampler.prompts) or bool(config.sampler.given)
+    said = labels.said or bool(config.sampler.prompts) or bool(degradation and config.sampler.given)
     return Asked(rows, said, given)
 
 
@@ -118,10 +121,11 @@ def _worse(config, made, shape, images):
             )
         return None
     height, width, channels = shape
-    factor = 1
-    if name == "super_resolution":
-        factor = options_of(config.known)["factor"]
-    size = degradation.size((height, width)) if degradation else (height // factor, width // factor)
+    if name == "colourisation" and channels == 1:
+        raise InputError("known.name = 'colourisation' leaves nothing to draw: images of one channel are grey.")
+    size = height, width
+    if degradation or name == "super_resolution":
+        size = (degradation or super_resolution(**options_of(config.known))).size(size)
     needs_known = degradation.needs_known if degradation else name == "inpainting"
     if config.sampler.given:
         return _given(config, (*size, channels), needs_known)
@@ -149,7 +153,9 @@ def _given(config, shape, needs_known):
             raise InputError(
                 f"sampler.given = {str(path)!r} is a run, which does not say what pixels are known: give an .npz."
             )
-        return _of_run(path, shape)
+        return _of_run(config, path, shape)
+    if not path.is_file():
+        raise InputError(f"sampler.given = {str(path)!r} is no file: give an .npz of images, or the workdir of a run.")
     images = np.asarray(npz(path=str(path), labels="", captions="").images)
     if images.shape[1:] != shape:
         raise InputError(
@@ -169,23 +175,25 @@ def _given(config, shape, needs_known):
     return lambda seed, indices: (given[indices % count], None if known is None else known[indices % count])
 
 
-def _of_run(workdir, shape):
-    """Images that another run draws, of the same seed: a cascade."""
+def _of_run(config, workdir, shape):
+    """Images that another run draws, asked for the same classes and prompts by the same seed: a cascade."""
     run = trained.read(workdir)
     if run.facts.shape != shape:
         raise InputError(
             f"{workdir} draws images of shape {run.facts.shape}; the images that are given here must be {shape}."
         )
+    section, made = run.config.sampler, run.diffusion
+    section.labels = (config.sampler.labels if made.told.classes else ()) or section.labels
+    section.prompts = (config.sampler.prompts if made.told.encoder else ()) or section.prompts
     mesh = sharding.data_mesh()
-    base = sampler(run.config, run.diffusion, shape, mesh, lambda: build.dataset(run.config))
+    # Noise of its own: of one key, the noise of a small image is the beginning of that of a large one.
+    base = sampler(run.config, made, shape, mesh, lambda: build.dataset(run.config), noise=f"sample of {shape}")
     params = jax.device_put(run.params, sharding.replicated(mesh))
 
     def drawn(seed, indices):
-        last = int(indices.max()) + 1
-        found = np.concatenate(
-            [batch.images for batch in base.batches(params, last, seed=seed, first=int(indices.min()))]
-        )
-        return np.asarray(to_images(jnp.asarray(found[indices - indices.min()]))), None
+        first, last = int(indices.min()), int(indices.max())
+        found = np.concatenate([batch.images for batch in base.batches(params, last + 1, seed=seed, first=first)])
+        return np.asarray(to_images(jnp.asarray(found[indices - first]))), None
 
     return drawn
 

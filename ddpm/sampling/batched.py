@@ -92,6 +92,7 @@ class BatchedSampler:
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
+        self._noise = "sample"
 
         def prepared(params, condition, times, found, scales, others):
             process = model(params, condition).process
@@ -135,10 +136,14 @@ class BatchedSampler:
             "led": jax.jit(led, in_shardings=(replicated, split, split, *given[5:]), out_shardings=split),
         }
 
-    def along(self, times: np.ndarray, asked: Asked, scales: np.ndarray) -> "BatchedSampler":
-        """The same on another grid, asked for something else and with other scales of guidance, with the same compiled programs."""
+    def along(self, times: np.ndarray, asked: Asked, scales: np.ndarray, noise: str = "sample") -> "BatchedSampler":
+        """The same on another grid, asked for something else and with other scales of guidance, with the same compiled programs.
+
+        Args:
+          noise: name of the stream of its keys.
+        """
         other = copy.copy(self)
-        other._times, other._known = times, {}
+        other._times, other._known, other._noise = times, {}, noise
         other._asked, other._scales = asked, scales
         return other
 
@@ -212,7 +217,7 @@ class BatchedSampler:
     def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
         asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
-        given = stream(seed, "sample"), indices, *asked, *self._steps(params)
+        given = stream(seed, self._noise), indices, *asked, *self._steps(params)
         try:
             return jax.device_get(self._program(params, kind, given)(params, *given))
         except jax.errors.JaxRuntimeError as error:
