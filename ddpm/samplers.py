@@ -163,12 +163,14 @@ def _given(config, shape, needs_known):
         )
     given, known = np.asarray(to_images(jnp.asarray(images))), None
     if needs_known:
+        form = f"bool [{len(given)} or 1, {', '.join(map(str, shape[:2]))}]"
         with np.load(path) as stored:
-            known = stored["known"] if "known" in stored.files else np.zeros(0)
+            if "known" not in stored.files:
+                raise InputError(f"{path} has no array 'known', which says which pixels are known: {form}.")
+            known = stored["known"]
         if known.dtype != bool or known.shape not in ((1, *given.shape[1:3]), given.shape[:3]):
             raise InputError(
-                f"array 'known' of {path} is {known.dtype} of shape {known.shape}; it must say which pixels are known, bool "
-                f"[{len(given)} or 1, {', '.join(map(str, shape[:2]))}]."
+                f"array 'known' of {path} is {known.dtype} of shape {known.shape}; it must say which pixels are known, {form}."
             )
         known = np.broadcast_to(known, given.shape[:3])
     count = len(given)
@@ -200,6 +202,10 @@ def _of_run(config, workdir, shape):
 
 def _chosen(seed, indices, count):
     """Which of `count` images or texts samples are asked for: each once, in an order of the seed, before one comes again."""
-    key = stream(seed, "asked")
     at = jnp.asarray(indices, jnp.uint32) % count
-    return np.asarray(jax.vmap(permuted, in_axes=(None, 0, None))(key, at, count))
+    return np.asarray(_permuted(stream(seed, "asked"), at, count))
+
+
+@functools.partial(jax.jit, static_argnums=2)  # its loop would be compiled for every batch
+def _permuted(key, at, count):
+    return jax.vmap(permuted, in_axes=(None, 0, None))(key, at, count)

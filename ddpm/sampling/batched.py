@@ -205,8 +205,10 @@ class BatchedSampler:
         """
         asked, none = self._asked.rows, self._null
         if not self._asked.said:
-            if none is None and jax.tree.leaves(asked(0, np.arange(1))):
-                raise InputError("this model knows no image of which it is told nothing: give labels.")
+            told = asked(0, np.arange(1))
+            if jax.tree.structure(told) != jax.tree.structure(none or NOTHING):
+                what = "labels" if told.image is None else "images, as sampler.given"
+                raise InputError(f"this model knows no image of which it is told nothing: give {what}.")
             asked = lambda seed, indices: same_for_all(none or NOTHING, len(indices))  # noqa: E731
         size, led = self._batch_size, []
         for start in range(0, len(x), size):
