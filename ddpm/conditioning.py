@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from ddpm import degradations
 from ddpm.condition import NOTHING, Condition
 from ddpm.degradations import Degradation
-from ddpm.errors import InputError, check_inside
+from ddpm.errors import InputError
 from ddpm.names import call, chosen, find, options_of
 from ddpm.shapes import Images, Keys
 from ddpm.text.encoder import TextEncoder
@@ -61,7 +61,10 @@ def conditioning(config: ConfigDict, shape: tuple[int, int, int], classes: int) 
             "condition.labels = True, but the data have no classes: use data that have (a folder with a sub-folder a class, "
             "an .npz with labels, most TFDS sets), or set it to False."
         )
-    check_inside(-1e-9, 1, usual="classifier-free guidance uses 0.1 to 0.2", **{"condition.null_rate": told.null_rate})
+    if not 0 <= told.null_rate < 1:
+        raise InputError(
+            f"condition.null_rate = {told.null_rate} is not in [0, 1); classifier-free guidance uses 0.1 to 0.2."
+        )
     some = null = NOTHING
     encoder = degradation = None
     if told.labels:

@@ -192,7 +192,7 @@ def test_a_run_that_draws_for_another_is_asked_for_the_same_with_other_noise(ope
     small = [np.asarray(given(0, indices).image)[:, ::2, ::2] for indices in (np.arange(8), np.arange(5, 6))]
     np.testing.assert_allclose(small[1][0], small[0][5], atol=1e-2)
     # Of the same key, the noise of a small image would be the beginning of that of a large one.
-    assert (np.round((small[0] + 1) * 127.5) != coarse.sample(8, **SHORT)).mean() > 0.5
+    assert (np.round((small[0] + 1) * 127.5) != coarse.sample(8)).mean() > 0.5
 
 
 def test_images_of_the_data_come_each_once_before_one_comes_again(opened):

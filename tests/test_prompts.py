@@ -15,6 +15,7 @@ from ddpm.condition import Condition
 from ddpm.data.pipeline import Examples
 from ddpm.diffusion import predictions
 from ddpm.diffusion.model import Model
+from ddpm.errors import InputError
 from ddpm.rng import stream
 from ddpm.samplers import asked
 from ddpm.text.encoder import TextEncoder
@@ -119,3 +120,14 @@ def test_texts_are_left_out_at_the_rate(opened, rate):
     np.testing.assert_array_equal(tokens, np.where(dropped[:, None], mask_of_null, mask))
     np.testing.assert_array_equal(text[~dropped], features[~dropped])
     assert (made.told.null is None) == (rate == 0)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_a_rate_that_is_no_share_is_refused(opened, rate):
+    config = ddpm.config.from_json(ddpm.config.to_json(opened.config))
+    config.condition.null_rate = rate
+    with pytest.raises(InputError) as caught:
+        objective.diffusion(config, opened.facts.shape)
+    assert str(caught.value) == (
+        f"condition.null_rate = {rate} is not in [0, 1); classifier-free guidance uses 0.1 to 0.2."
+    )
