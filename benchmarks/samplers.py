@@ -4,7 +4,7 @@ python benchmarks/samplers.py [--workdir runs/samplers] [--num 320] [--nfe 5 10 
 
 Trains a small network on Fashion-MNIST (experiments/samplers.py) if that is not done, draws the same number of images with each sampler and prints their Frechet distance to
 the test images by a classifier of the training images; beside it, how far the images of deterministic samplers are from
-those of the ODE solved to 1e-4, from the same noise. All go along even times, but Heun along EDM's. What is there already
+those of UniPC-3 in 100 steps, which are next to the exact solution of the ODE, from the same noise. All go along even times, but Heun along EDM's. What is there already
 is not made again. A plot goes to the workdir.
 """
 
@@ -73,7 +73,7 @@ def main() -> None:
     run = ddpm.load(arguments.workdir)
     run.config.evaluation.num = arguments.num
     run.config.sampler.batch_size = 250
-    exact = images_of(run, dict(sampler="ode", num_steps=1, rtol=1e-4, atol=1e-4))
+    exact = images_of(run, dict(sampler="unipc", num_steps=100, order=3))
 
     print(
         f"\n{arguments.num} images of step {run.step}: FD at NFE, and in brackets the RMS distance to the ODE's in grey levels"
