@@ -19,7 +19,7 @@ import numpy as np
 import ddpm
 from ddpm import build, pictures
 from ddpm.data.pixels import to_images, to_pixels
-from ddpm.degradations import block_means, rectangle
+from ddpm.degradation import block_means, rectangle
 from ddpm.rng import per_index, stream
 from ddpm.training import sharding
 

@@ -23,7 +23,7 @@ from ddpm.evaluation.network import FeatureNetwork
 from ddpm.names import call, chosen, find, options_of, own_name, update
 from ddpm.objective import Diffusion, loss, times_drawn
 from ddpm.rng import per_index, stream
-from ddpm.sampling import eps_power, grids, known
+from ddpm.sampling import eps_power, grids, projections
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.guidance import Guides
 from ddpm.sampling.known import Kept
@@ -191,9 +191,9 @@ def kept(config: ConfigDict, made: Diffusion) -> Kept | None:
             raise InputError(
                 f"the model was trained for condition.image.name = '{config.condition.image.name}': set known.name to ''."
             )
-        return Kept(chosen("kind of knowledge", known, section), section.resamples)
+        return Kept(chosen("kind of knowledge", projections, section), section.resamples)
     if made.told.degradation and made.told.degradation.needs_known:
-        return Kept(known.inpainting(), 0)
+        return Kept(projections.inpainting(), 0)
     return None
 
 

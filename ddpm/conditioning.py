@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ddpm import degradations
 from ddpm.condition import NOTHING, Condition
-from ddpm.degradations import Degradation
+from ddpm.degradation import Degradation
 from ddpm.errors import InputError
 from ddpm.names import call, chosen, find, options_of
 from ddpm.shapes import Images, Keys

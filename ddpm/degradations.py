@@ -1,31 +1,12 @@
 """What a model that restores images is told of them in training, and of what it is given in sampling."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ddpm.condition import Condition
+from ddpm.degradation import Degradation, block_means, rectangle
 from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal
-from ddpm.shapes import Images, Keys
-
-
-class Degradation(NamedTuple):
-    """How images are made worse.
-
-    of: (x_0, keys) -> Condition of each; in training.
-    given: (images in [-1, 1], which pixels are known or None, noise, keys) -> Condition; in sampling.
-    size: (height, width) of the images it makes worse -> size of those it is given.
-    needs_known: it is also given which pixels are known.
-    """
-
-    of: Callable[[Images, Keys], Condition]
-    given: Callable[..., Condition]
-    size: Callable[[tuple[int, int]], tuple[int, int]] = lambda size: size
-    needs_known: bool = False
 
 
 def super_resolution(factor: int = 4, noise: float | int = 0.0) -> Degradation:
@@ -96,21 +77,3 @@ def inpainting() -> Degradation:
         return told(x_0, ~jax.vmap(lambda key: rectangle(key, x_0.shape[1:3]))(keys))
 
     return Degradation(of, lambda images, known, noise, keys: told(images, known), needs_known=True)
-
-
-def rectangle(key: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """A random rectangle of an image, True inside [height, width]."""
-    inside = []
-    for side, key_of_side in zip(size, jax.random.split(key), strict=True):
-        u, v = jax.random.uniform(key_of_side, (2,))
-        length = jnp.round(side * (0.25 + 0.75 * u))
-        first = jnp.floor(v * (side - length + 1))
-        place = jnp.arange(side)
-        inside.append((place >= first) & (place < first + length))
-    return inside[0][:, None] & inside[1][None, :]
-
-
-def block_means(x: Images | np.ndarray, factor: int) -> jax.Array:
-    """Means of factor x factor pixels."""
-    batch, height, width, channels = x.shape
-    return jnp.asarray(x).reshape(batch, height // factor, factor, width // factor, factor, channels).mean(axis=(2, 4))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, names
+from ddpm import build, names, trained
 from ddpm.cache import cache_directory
 from ddpm.data.folder import folder
 from ddpm.data.images import Dataset
@@ -235,12 +235,18 @@ def provenance(config: ConfigDict, params: Any, *, name: str, step: int, seed: i
         "seed": seed,
         "labels": list(section.labels) or ("drawn evenly" if config.condition.labels else None),
         "prompts": list(section.prompts) or None,
-        "given": {"path": section.given, "noise": section.given_noise} if section.given else None,
+        "given": _about_given(section.given, section.given_noise) if section.given else None,
         "known": config.known.to_dict() if config.known.name else None,
         "guidance": config.guidance.to_dict() if config.condition.labels or is_guided(config) else None,
         "rounding": "to the nearest of 256 levels",
         "when": when,
     }
+
+
+def _about_given(name: str, noise: float) -> dict:
+    path = pathlib.Path(name).expanduser()
+    what = {"step": trained.checkpoints(path)[1][-1]} if path.is_dir() else {"sha256": sources.file_digest(path)}
+    return {"name": name, "noise": noise} | what
 
 
 def of_run(

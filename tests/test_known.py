@@ -19,7 +19,8 @@ from ddpm.errors import InputError
 from ddpm.rng import per_index, stream
 from ddpm.sampling import driver, grids
 from ddpm.sampling.denoise import denoiser
-from ddpm.sampling.known import Given, colourisation, diffused_back, inpainting, keeping, super_resolution
+from ddpm.sampling.known import Given, diffused_back, keeping
+from ddpm.sampling.projections import colourisation, inpainting, super_resolution
 
 pytestmark = pytest.mark.usefixtures("x64")
 SHAPE = (4, 6, 3)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -125,6 +126,11 @@ def of_samples(
 
     about = {"kind": "run", **about, "num": num, "shape": [*shape]}
     return Source(about, num, shape, read, pick, known_afterwards=known_afterwards)
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """16 hexadecimal digits of the SHA-256 of a file; of none, if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
 
 
 def params_digest(params: Any) -> str:
