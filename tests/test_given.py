@@ -266,8 +266,7 @@ REFUSED = {
         ),
         (
             dict(known=dict(name="inpaint")),
-            "unknown kind of knowledge 'inpaint'. Did you mean 'inpainting'? Known: Given, Kept, colourisation, "
-            "diffused_back, inpainting, keeping, replaced, super_resolution.",
+            "unknown kind of knowledge 'inpaint'. Did you mean 'inpainting'? Known: colourisation, inpainting, super_resolution.",
         ),
         (
             dict(prompts="a seven"),
