@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,3 +194,11 @@ def test_a_network_of_patches_is_of_images_and_smaller_inside():
     assert jax.eval_shape(model.apply, {"params": params}, x, t).shape == x.shape
     with pytest.raises(InputError, match=r"^model.unet.patch = 3 does not divide an image of 8 x 12: use 1, 2 or 4\."):
         jax.eval_shape(UNet(1, patch=3).init, jax.random.key(0), x, t)
+
+
+def test_group_norm_is_flaxs():
+    x = 3 + jax.random.normal(jax.random.key(0), (2, 5, 7, 12)) * jnp.arange(1, 13.0)[None, None, None]
+    params = {"scale": jnp.linspace(0.5, 2, 12), "bias": jnp.linspace(-1, 1, 12)}
+    ours = group_norm(12, name=None).apply({"params": params}, x)
+    theirs = nn.GroupNorm(3, epsilon=1e-6, use_fast_variance=False).apply({"params": params}, x)
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
