@@ -199,6 +199,6 @@ def test_a_network_of_patches_is_of_images_and_smaller_inside():
 def test_group_norm_is_flaxs():
     x = 3 + jax.random.normal(jax.random.key(0), (2, 5, 7, 12)) * jnp.arange(1, 13.0)[None, None, None]
     params = {"scale": jnp.linspace(0.5, 2, 12), "bias": jnp.linspace(-1, 1, 12)}
-    ours = group_norm(12, name=None).apply({"params": params}, x)
+    ours = group_norm(12, name="norm").apply({"params": params}, x)
     theirs = nn.GroupNorm(3, epsilon=1e-6, use_fast_variance=False).apply({"params": params}, x)
     np.testing.assert_allclose(ours, theirs, atol=2e-6)

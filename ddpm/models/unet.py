@@ -67,7 +67,6 @@ class UNet(nn.Module):
     """
 
     out_channels: int
-    patch: int = 1
     channels: int = 128
     channel_mult: Sequence[int] = (1, 2, 2, 2)
     num_res_blocks: int = 2
@@ -79,6 +78,7 @@ class UNet(nn.Module):
     scale_shift: bool = False
     num_labels: int = 0
     fourier: Sequence[int] = ()
+    patch: int = 1
     dtype: str = "float32"
     remat: bool = False
 
