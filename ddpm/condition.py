@@ -33,6 +33,11 @@ def same_for_all(null: Condition, batch: int) -> Condition:
     return jax.tree.map(lambda row: jnp.broadcast_to(row, (batch, *jnp.shape(row))), null)
 
 
+def only(condition: Condition, some: Condition) -> Condition:
+    """What of a condition is of the kinds of `some`: guides are told all that is asked, and each hears its own."""
+    return Condition(*(None if like is None else rows for rows, like in zip(condition, some, strict=True)))
+
+
 def with_null(condition: Condition, null: Condition) -> Condition:
     """Each row and after it the null condition: neighbours, so that a sample stays on its device.
 

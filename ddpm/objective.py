@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm.condition import NOTHING, same_for_all
+from ddpm.condition import NOTHING, only, same_for_all
 from ddpm.conditioning import Conditioning, conditioning
 from ddpm.diffusion import (
     continuous,
@@ -150,7 +150,7 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
             )
 
         def apply(x_t, t):
-            given = condition or same_for_all(told.null or NOTHING, len(x_t))
+            given = only(condition, told.some) if condition else same_for_all(told.null or NOTHING, len(x_t))
             return net.apply(params, x_t, t, given, train=train, key=key)
 
         bound = Model(process_of(params), prediction, apply, learned_variance, params.get("uncertainty"))

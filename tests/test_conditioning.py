@@ -163,6 +163,14 @@ def test_a_network_is_told_the_label_and_the_null_label_where_none_is_given(tiny
         always.model(params)
 
 
+def test_a_network_hears_only_what_it_is_told(tiny):
+    plain = objective.diffusion(tiny, (8, 8, 1), classes=3)
+    params = jax.tree.map(lambda p: p + 0.02, jax.jit(plain.init)(objective.init_key(tiny)))
+    x, t = jnp.ones((2, 8, 8, 1)), jnp.full(2, 500)
+    of_others = Condition(jnp.array([0, 1]), jnp.ones((2, 3, 4)), jnp.ones((2, 3), bool), x)
+    np.testing.assert_array_equal(plain.model(params, of_others)(x, t).eps, plain.model(params)(x, t).eps)
+
+
 def make_batched(tiny, traces=None, dropout=0.1, labels=(), scale=1.0):
     diffusion, config = conditional(tiny, dropout)
     config.guidance.scale = scale
