@@ -18,7 +18,7 @@ from ddpm.data import tfds
 from ddpm.draw import draw_to
 from ddpm.errors import InputError, unknown_name
 from ddpm.evaluate import Evaluator, provenance
-from ddpm.evaluation import likelihoods, metrics, records
+from ddpm.evaluation import likelihoods, metrics, records, sources
 from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
@@ -44,8 +44,10 @@ def sample(
     choice = run.config.sampler
     name = f"step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
     name += f"_w{run.config.guidance.scale:g}" if run.config.guidance.scale != 1 else ""
-    out = out or workdir / "samples" / f"{name}.npz"
     about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
+    if choice.labels or choice.prompts or choice.given or run.config.guidance.classifiers:  # too long for a name
+        name += f"_{sources.digest(about)[:6]}"
+    out = out or workdir / "samples" / f"{name}.npz"
     progress = functools.partial(print, flush=True)
     draw = lambda first: run.sampler().batches(run.params, num, seed=seed, first=first)  # noqa: E731
     head, nfe = draw_to(out, draw, num, about=about, progress=progress)
