@@ -121,7 +121,11 @@ def with_sampler(
     config = ConfigDict(config.to_dict())
     section = config.sampler
     section.name = sampler or section.name
-    section.num_steps = section.num_steps if num_steps is None else operator.index(num_steps)
+    if num_steps is not None:
+        try:
+            section.num_steps = operator.index(num_steps)
+        except TypeError as error:
+            raise InputError(f"num_steps = {num_steps!r} is no whole number.") from error
     section.batch_size = section.batch_size if batch_size is None else batch_size
     if labels is not None:
         section.labels = tuple(np.atleast_1d(labels).tolist())

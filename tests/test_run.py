@@ -53,6 +53,8 @@ def test_options_of_a_sampler_are_heeded_and_its_program_is_kept(workdir):
     assert opened.sampler(sampler="ddim")._compiled is opened.sampler(sampler="ddim", num_steps=4)._compiled
     with pytest.raises(InputError, match="unknown sampler 'dimm'. Did you mean 'ddim'?"):
         opened.sample(2, sampler="dimm")
+    with pytest.raises(InputError, match=r"^num_steps = 2.5 is no whole number.$"):
+        opened.sample(1, num_steps=2.5)
 
 
 def test_the_optimal_variance_of_a_run_is_measured_and_makes_images(workdir):
