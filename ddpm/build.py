@@ -94,7 +94,7 @@ def train_step(config: ConfigDict, made: Diffusion, tx: optax.GradientTransforma
 def with_sampler(
     config: ConfigDict,
     sampler: str | None = None,
-    num_steps: int | None = None,
+    num_steps: float | int | None = None,
     batch_size: int | None = None,
     labels: Sequence[int] | int | None = None,
     guidance_scale: float | int | None = None,
