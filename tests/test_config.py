@@ -1,6 +1,10 @@
-"""Runs of an older age are opened, and gone on with."""
+"""Configurations compared, brought back from JSON and up to date."""
 
+import pytest
+
+from ddpm import config
 from ddpm.config import NEWER, check_same_run, flat, from_json, in_use, to_json, up_to_date
+from ddpm.errors import InputError
 from experiments import base, digits
 
 
@@ -36,3 +40,51 @@ def test_bringing_up_to_date_changes_nothing_that_is():
     now = to_json(digits.get_config())
     now["sampler"]["percentile"] = 0.9
     assert up_to_date(now) == now
+
+
+def test_json_brings_a_configuration_back(tiny):
+    again = config.from_json(config.to_json(tiny))
+    assert again.to_dict() == tiny.to_dict()
+    assert again.model.unet.channel_mult == (1,)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "refused"),
+    [
+        ("model.unet.channels", 16, True),
+        ("schedule.name", "linear", True),
+        ("seed", 1, True),
+        ("data.name", "npz", True),
+        ("data.digits.split", "test", True),
+        ("model.unet.remat", True, False),
+        ("training.num_steps", 7, False),
+        ("optimizer.learning_rate", 0.5, False),
+    ],
+)
+def test_a_changed_configuration_is_told_and_refused_where_it_corrupts(tiny, key, value, refused):
+    old = config.to_json(tiny)
+    tiny.update_from_flattened_dict({key: value})
+    line = next(iter(f"{key}: {a!r} -> {b!r}" for a, b in config.differences(old, config.to_json(tiny)).values()))
+    if refused:
+        with pytest.raises(InputError) as caught:
+            config.check_same_run(old, config.to_json(tiny), "runs/x", False)
+        assert str(caught.value) == (
+            f"runs/x holds another experiment: {line}. Give its own configuration, another --workdir, "
+            "or --accept_changes to go on with its parameters all the same, if they fit."
+        )
+    assert config.check_same_run(old, config.to_json(tiny), "runs/x", True) == [line]
+
+
+def test_options_of_choices_not_taken_are_no_change(tiny):
+    old = config.to_json(tiny)
+    tiny.update_from_flattened_dict({"schedule.linear.beta_T": 0.5, "data.npz.path": "x"})
+    assert config.differences(old, config.to_json(tiny)) == {}
+
+
+def test_accumulation_cannot_change_in_a_run(tiny):
+    old = config.to_json(tiny)
+    tiny.optimizer.accumulate = 2
+    with pytest.raises(
+        InputError, match=r"optimizer.accumulate: 1 -> 2: steps of runs/x are counted in 1 batches each"
+    ):
+        config.check_same_run(old, config.to_json(tiny), "runs/x", True)

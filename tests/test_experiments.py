@@ -11,7 +11,7 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, conditioning, config, data, guides, main, models, names, objective, sampling, train
+from ddpm import build, conditioning, data, guides, main, models, names, objective, sampling, train
 from ddpm.condition import Condition
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples
@@ -306,54 +306,6 @@ def my_sampler(process, *, eta=0.5):
 def test_a_dotted_name_finds_code_outside_the_package(tiny):
     tiny.sampler.name = f"{__name__}.my_sampler"
     made_sampler(tiny)
-
-
-def test_json_brings_a_configuration_back(tiny):
-    again = config.from_json(config.to_json(tiny))
-    assert again.to_dict() == tiny.to_dict()
-    assert again.model.unet.channel_mult == (1,)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "refused"),
-    [
-        ("model.unet.channels", 16, True),
-        ("schedule.name", "linear", True),
-        ("seed", 1, True),
-        ("data.name", "npz", True),
-        ("data.digits.split", "test", True),
-        ("model.unet.remat", True, False),
-        ("training.num_steps", 7, False),
-        ("optimizer.learning_rate", 0.5, False),
-    ],
-)
-def test_a_changed_configuration_is_told_and_refused_where_it_corrupts(tiny, key, value, refused):
-    old = config.to_json(tiny)
-    tiny.update_from_flattened_dict({key: value})
-    line = next(iter(f"{key}: {a!r} -> {b!r}" for a, b in config.differences(old, config.to_json(tiny)).values()))
-    if refused:
-        with pytest.raises(InputError) as caught:
-            config.check_same_run(old, config.to_json(tiny), "runs/x", False)
-        assert str(caught.value) == (
-            f"runs/x holds another experiment: {line}. Give its own configuration, another --workdir, "
-            "or --accept_changes to go on with its parameters all the same, if they fit."
-        )
-    assert config.check_same_run(old, config.to_json(tiny), "runs/x", True) == [line]
-
-
-def test_options_of_choices_not_taken_are_no_change(tiny):
-    old = config.to_json(tiny)
-    tiny.update_from_flattened_dict({"schedule.linear.beta_T": 0.5, "data.npz.path": "x"})
-    assert config.differences(old, config.to_json(tiny)) == {}
-
-
-def test_accumulation_cannot_change_in_a_run(tiny):
-    old = config.to_json(tiny)
-    tiny.optimizer.accumulate = 2
-    with pytest.raises(
-        InputError, match=r"optimizer.accumulate: 1 -> 2: steps of runs/x are counted in 1 batches each"
-    ):
-        config.check_same_run(old, config.to_json(tiny), "runs/x", True)
 
 
 @pytest.mark.parametrize(
