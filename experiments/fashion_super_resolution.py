@@ -4,7 +4,7 @@ Paper:    Saharia et al. 2021 (SR3), with the noise augmentation of Ho et al. 20
 Command:  python -m ddpm.main --config experiments/fashion_super_resolution.py --workdir runs/fashion_super_resolution
 Data:     the same command with --mode prepare, once
 Hardware: 15 minutes on two CPU cores
-Expected: the table of `python benchmarks/restoration.py` in the README
+Expected: what `python benchmarks/restoration.py` prints; not measured here yet
 """
 
 from ml_collections import ConfigDict
