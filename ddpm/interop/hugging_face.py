@@ -5,11 +5,13 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ddpm.errors import InputError
+from ddpm.interop import safetensors_file
 from ddpm.interop.pretrained import Weights
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -54,9 +56,9 @@ class Folder:
         file = self.path / TOKENIZER
         if not file.is_file():
             raise InputError(f"no {TOKENIZER} in {str(self.path)!r}. {self.remedy}")
-        tokenizers = library("tokenizers")
+        library = tokenizers()
         try:
-            return tokenizers.Tokenizer.from_file(str(file))
+            return library.Tokenizer.from_file(str(file))
         except Exception as error:  # tokenizers raises nothing narrower
             raise _unreadable(file, error) from error
 
@@ -100,15 +102,11 @@ def find(path: str, what: str, *, package: str = "", inside: str = "", remedy: s
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"no {what} at {str(folder)!r}: it holds no {name}. {remedy}")
-    load = library("safetensors.numpy").load_file
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
     except ValueError as error:
         raise _unreadable(folder / CONFIG, error) from error
-    try:
-        arrays = {name: array.astype(np.float32) for name, array in load(folder / WEIGHTS).items()}
-    except Exception as error:  # safetensors' own, and those of files
-        raise _unreadable(folder / WEIGHTS, error) from error
+    arrays = safetensors_file.read(folder / WEIGHTS)
     sha = hashlib.sha256()
     for name in ALL:
         if (folder / name).is_file():
@@ -117,24 +115,17 @@ def find(path: str, what: str, *, package: str = "", inside: str = "", remedy: s
     return Folder(folder, what, remedy, digest, config, Weights(folder / WEIGHTS, what, remedy, digest, arrays))
 
 
-def library(name: str) -> Any:
-    """A module of the libraries tokenizers and safetensors.
+def tokenizers() -> ModuleType:
+    """The library of that name.
 
     Raises:
       InputError: it is not installed.
     """
     try:
-        if name == "tokenizers":
-            import tokenizers
-
-            return tokenizers
-        import safetensors.numpy
-
-        return safetensors.numpy
+        import tokenizers
     except ImportError as error:
-        raise InputError(
-            f"a text encoder needs the package {name.partition('.')[0]!r}: pip install 'ddpm[text]'."
-        ) from error
+        raise InputError("a text encoder needs the package 'tokenizers': pip install 'ddpm[text]'.") from error
+    return tokenizers
 
 
 def _unreadable(file: pathlib.Path, error: Exception) -> InputError:

@@ -87,7 +87,7 @@ def _tokenizer(folder: hugging_face.Folder) -> Any:
     vocabulary, merges = (folder.path / name for name in ("vocab.json", "merges.txt"))
     if (folder.path / hugging_face.TOKENIZER).is_file() or not (vocabulary.is_file() and merges.is_file()):
         return folder.tokenizer()
-    tokenizers = hugging_face.library("tokenizers")
+    tokenizers = hugging_face.tokenizers()
     try:
         model = tokenizers.models.BPE.from_file(str(vocabulary), str(merges), end_of_word_suffix="</w>", unk_token=LAST)
     except Exception as error:  # tokenizers raises nothing narrower
