@@ -10,6 +10,7 @@ from ddpm.errors import InputError
 FIXED = (
     "data",
     "model",
+    "autoencoder",
     "condition",
     "process",
     "schedule",
@@ -48,6 +49,13 @@ NEWER = {
     "guidance.functions": [],
     "guidance.function_scale": 1.0,
     "grid.final": "zero",
+    "autoencoder.name": "",
+    "autoencoder.pixel_loss": "l1",
+    "autoencoder.perceptual_weight": 0.0,
+    "autoencoder.perceptual_path": "",
+    "autoencoder.discriminator_weight": 0.0,
+    "autoencoder.discriminator_start": 50_000,
+    "autoencoder.discriminator_channels": 64,
 }
 RENAMED = {("grid.name", "uniform"): "trailing"}
 MOVED = {"condition.label_dropout": "condition.null_rate"}

@@ -32,7 +32,16 @@ class Trained(NamedTuple):
 
     @property
     def diffusion(self) -> Diffusion:
-        """The model as functions of its parameters."""
+        """The model as functions of its parameters.
+
+        Raises:
+          InputError: the run is that of an autoencoder.
+        """
+        if self.config.autoencoder.name:
+            raise InputError(
+                f"{self.workdir} is the run of an autoencoder, which draws no images: --mode eval measures what it makes of "
+                "images, ddpm.trained_autoencoder opens it."
+            )
         return diffusion(self.config, self.facts.shape, len(self.facts.classes))
 
 
@@ -49,8 +58,7 @@ def read(workdir: str | pathlib.Path, step: int | None = None) -> Trained:
     if step is not None and step not in steps:
         raise InputError(f"no checkpoint of step {step} in {directory}; there are {', '.join(map(str, steps))}.")
     step, (record, params) = newest(directory, steps if step is None else [step], _record_and_params)
-    facts = record["facts"]
-    facts = Facts(tuple(facts["shape"]), facts["count"], tuple(facts["classes"]))
+    facts = Facts.from_json(record["facts"])
     return Trained(pathlib.Path(workdir), from_json(record["config"]), facts, step, params)
 
 

@@ -116,6 +116,32 @@ def get_config() -> ConfigDict:
                     scale_shift=True,
                 ),
             ),
+            autoencoder=dict(
+                name="",  # a file of ddpm/models/autoencoders that is trained, kl or vq; '' trains a diffusion model
+                pixel_loss="l1",  # a function of ddpm/autoencoding/pixel_losses.py: l1, l2
+                perceptual_weight=0.0,  # of a distance between features of EfficientNet-Lite0
+                perceptual_path="",  # of its weights; '' looks for an installed package that carries them
+                discriminator_weight=0.0,  # of what deceives it, beside what is as strong in the pixels; 0 for none
+                discriminator_start=50_000,  # step at which it begins to learn and to be heard
+                discriminator_channels=64,
+                kl=dict(
+                    channels=128,  # features at full resolution
+                    channel_mult=(1, 2, 4, 4),  # features of each level; the latents are 2^(levels - 1) times smaller
+                    num_res_blocks=2,  # a level; one more in the decoder
+                    latent_channels=4,
+                    kl_weight=1e-6,  # of the divergence from N(0, 1), in nats for each channel of each pixel
+                    dtype="float32",  # as above
+                ),
+                vq=dict(
+                    channels=128,
+                    channel_mult=(1, 2, 4, 4),
+                    num_res_blocks=2,
+                    latent_channels=4,
+                    codes=1024,  # in the book
+                    beta=0.25,  # how much the encoder keeps to its codes
+                    dtype="float32",
+                ),
+            ),
             condition=dict(
                 labels=False,  # tell the network the class of each image
                 text=dict(

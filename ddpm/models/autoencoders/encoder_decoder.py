@@ -28,7 +28,7 @@ class Convolutional(nn.Module):
       channel_mult: features of each level as a multiple of `channels`; from one to the next the resolution halves.
       num_res_blocks: residual blocks a level of the encoder; the decoder has one more.
       latent_channels: of the latents.
-      groups: of the norms; 0 for 32, or the most that leave 4 channels to a group.
+      norm_groups: of the norms; 0 for 32, or the most that leave 4 channels to a group.
       quant_conv: a convolution of one pixel at either side of the code: Stable Diffusion 3 and FLUX.1 have none.
       dtype: of activations, 'float32' or 'bfloat16'; parameters, norms, softmax and images stay float32.
     Raises:
@@ -42,7 +42,7 @@ class Convolutional(nn.Module):
     channel_mult: Sequence[int] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     latent_channels: int = 4
-    groups: int = 0
+    norm_groups: int = 0
     quant_conv: bool = True
     dtype: str = "float32"
 
@@ -50,7 +50,7 @@ class Convolutional(nn.Module):
 
     def setup(self):
         self._check()
-        common = [self.num_res_blocks, self.groups, jnp.dtype(self.dtype)]
+        common = [self.num_res_blocks, self.norm_groups, jnp.dtype(self.dtype)]
         features = [self.channels * mult for mult in self.channel_mult]
         code = self.of_code * self.latent_channels
         self.encoder = Encoder(code, features, *common)
@@ -96,9 +96,9 @@ class Convolutional(nn.Module):
             raise InputError(
                 f"channel_mult = {tuple(self.channel_mult)} must be positive integers, one a level, as (1, 2, 4, 4)."
             )
-        if self.groups and any(self.channels * mult % self.groups for mult in self.channel_mult):
+        if self.norm_groups and any(self.channels * mult % self.norm_groups for mult in self.channel_mult):
             raise InputError(
-                f"groups = {self.groups} does not divide {self.channels} times {tuple(self.channel_mult)} channels."
+                f"norm_groups = {self.norm_groups} does not divide {self.channels} times {tuple(self.channel_mult)} channels."
             )
 
 
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
     out_channels: int
     features: Sequence[int]
     num_res_blocks: int
-    groups: int
+    norm_groups: int
     dtype: jnp.dtype
 
     @nn.compact
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
                 h = Downsample(self.dtype, name=f"{level}_downsample")(h)
             for i in range(self.num_res_blocks):
                 h = _block(self, features, f"{level}_{i}")(h, None, False)
-        h = nn.silu(group_norm(h.shape[-1], self.groups, name="norm_out")(_middle(self, h)))
+        h = nn.silu(group_norm(h.shape[-1], self.norm_groups, name="norm_out")(_middle(self, h)))
         return conv(self.out_channels, name="conv_out")(h)
 
 
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
 
     features: Sequence[int]
     num_res_blocks: int
-    groups: int
+    norm_groups: int
     dtype: jnp.dtype
 
     @nn.compact
@@ -139,14 +139,14 @@ class Decoder(nn.Module):
                 h = _block(self, self.features[level], f"{level}_{i}")(h, None, False)
             if level > 0:
                 h = Upsample(self.dtype, name=f"{level}_upsample")(h)
-        return nn.silu(group_norm(h.shape[-1], self.groups, name="norm_out")(h))
+        return nn.silu(group_norm(h.shape[-1], self.norm_groups, name="norm_out")(h))
 
 
 def _block(of, features, name):
-    return ResidualBlock(features, 0.0, False, of.dtype, of.groups, name=name)
+    return ResidualBlock(features, 0.0, False, of.dtype, of.norm_groups, name=name)
 
 
 def _middle(of, h):
     h = _block(of, h.shape[-1], "mid_0")(h, None, False)
-    h = SelfAttention(1, of.dtype, of.groups, name="mid_attention")(h)
+    h = SelfAttention(1, of.dtype, of.norm_groups, name="mid_attention")(h)
     return _block(of, h.shape[-1], "mid_1")(h, None, False)

@@ -16,7 +16,7 @@ class KL(Convolutional):
     """AutoencoderKL: z ~ N(mean, exp(log_variance)), both said by the encoder.
 
     Args:
-      image_channels, channels, channel_mult, num_res_blocks, latent_channels, groups, quant_conv, dtype: as for `Convolutional`.
+      image_channels, channels, channel_mult, num_res_blocks, latent_channels, norm_groups, quant_conv, dtype: as for `Convolutional`.
       kl_weight: of the divergence, in nats for each channel of each pixel; 1e-6 barely holds the latents together.
 
     Rombach et al. 2022, section 3.1 and appendix G; Kingma and Welling 2014.

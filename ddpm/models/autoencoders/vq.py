@@ -16,7 +16,7 @@ class VQ(Convolutional):
     """VQGAN's autoencoder: latents become the nearest of `codes` vectors, and are rounded again whenever they are decoded.
 
     Args:
-      image_channels, channels, channel_mult, num_res_blocks, latent_channels, groups, quant_conv, dtype: as for `Convolutional`.
+      image_channels, channels, channel_mult, num_res_blocks, latent_channels, norm_groups, quant_conv, dtype: as for `Convolutional`.
       codes: vectors in the book, at least 2.
       beta: how much the encoder keeps to its codes, relative to how they follow it.
 
@@ -69,9 +69,7 @@ class VQ(Convolutional):
         return Code(z, loss, jnp.full(len(x), bits), figures)
 
 
-def rounded(
-    z: Features, codebook: Float[Array, "codes channels"]
-) -> tuple[Features, Int[Array, "batch height width"]]:
+def rounded(z: Features, codebook: Float[Array, "codes channels"]) -> tuple[Features, Int[Array, "batch height width"]]:
     """The nearest code of each latent, and its row in the book."""
     squares = jnp.sum(codebook**2, axis=-1)[None, None, None]
     index = jnp.argmin(squares - 2 * z @ codebook.T, axis=-1)
