@@ -52,8 +52,8 @@ def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:
     return call("feature network", network, options=options_of(section) | given)
 
 
-def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of `config.optimizer`: any of optax by its name."""
+def gradient_transformation(config: ConfigDict, parts: Sequence[str] = ()) -> optax.GradientTransformation:
+    """The optimizer of `config.optimizer`: any of optax by its name; `parts` of the parameters each by itself."""
     section = config.optimizer
     method = find("optimizer", "optax", section.name)
     if "learning_rate" not in inspect.signature(method).parameters:
@@ -66,9 +66,10 @@ def gradient_transformation(config: ConfigDict) -> optax.GradientTransformation:
         warmup_steps=section.warmup_steps,
         clip_norm=section.clip_norm,
         accumulate=section.accumulate,
+        parts=parts,
     )
     try:
-        jax.eval_shape(lambda w: tx.update(w, tx.init(w), w), {"weight": jnp.zeros((2, 2))})
+        jax.eval_shape(lambda w: tx.update(w, tx.init(w), w), {part: jnp.zeros((2, 2)) for part in parts or ("weight",)})
     except TypeError as error:
         raise InputError(f"optax.{section.name} needs more than gradients and parameters: {error}.") from error
     return tx
@@ -264,14 +265,14 @@ def conditions(made: Diffusion, images: Dataset) -> Condition:
     return told
 
 
-def batches(config: ConfigDict, made: Diffusion, images: Dataset, **shardings) -> Feed:
-    """The batches of an experiment."""
+def batches(config: ConfigDict, made: Diffusion | None, images: Dataset, **shardings) -> Feed:
+    """The batches of an experiment; `made` is the model that is told of them, if any is."""
     return feed(
         images,
         seed=config.seed,
         batch_size=config.training.batch_size,
         flip=config.data.flip,
         resident_bytes=config.data.resident_bytes,
-        conditions=conditions(made, images),
+        conditions=conditions(made, images) if made else NOTHING,
         **shardings,
     )

@@ -45,7 +45,8 @@ def save_loss_curve(file: pathlib.Path, rows: list[dict]) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    lines = {"loss": "all t"} | {f"loss_t_quarter_{i}": f"t in quarter {i} from data to noise" for i in range(1, 5)}
+    quarters = {f"loss_t_quarter_{i}": f"t in quarter {i} from data to noise" for i in range(1, 5)}
+    lines = {"loss": "all t"} | quarters if any(key in r for r in rows for key in quarters) else {"loss": "loss"}
     for key, label in lines.items():
         steps, losses = (
             zip(*[(r["step"], r[key]) for r in rows if key in r], strict=True)

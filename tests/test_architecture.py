@@ -7,7 +7,7 @@ from conftest import REPO
 FLOORS = [
     ("errors", "shapes", "condition"),
     ("cache", "names", "rng", "pictures", "degradation", "degradations"),
-    ("diffusion",),
+    ("diffusion", "autoencoding"),
     ("models",),
     ("data",),
     ("sampling",),

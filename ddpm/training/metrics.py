@@ -18,8 +18,9 @@ def average(window: list[dict]) -> dict[str, float | int]:
     finite = stacked["finite"]
     figures = {"skipped": int((~finite).sum())}
     if finite.any():
-        figures["loss"] = float(stacked["loss"][finite].mean())
-        figures["grad_norm"] = float(stacked["grad_norm"][finite].mean())
+        plain = [name for name in stacked if not name.startswith("quarter") and name not in ("finite", "skipped")]
+        figures |= {name: float(stacked[name][finite].mean()) for name in plain}
+    if finite.any() and "quarter_loss" in stacked:
         total, count = (stacked[name][finite].sum(axis=0) for name in ("quarter_loss", "quarter_count"))
         figures |= {f"loss_t_quarter_{i + 1}": float(total[i] / count[i]) for i in range(4) if count[i]}
     return figures

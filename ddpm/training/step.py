@@ -1,6 +1,8 @@
 """The train step: a pure function (state, batch, key) -> (state, metrics)."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,27 +80,48 @@ def train_step(
             mean, grads = jax.lax.pmean((mean, grads), axis_name)
             quarters = jax.lax.psum(quarters, axis_name)
             t, losses = jax.lax.all_gather((t, losses), axis_name, tiled=True)
-        grad_norm = optax.tree.norm(grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        # The update as well: an optimizer can make 0 / 0 of a gradient that is finite.
-        finite = jnp.isfinite(mean) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
-        updated = (opt_state.mini_step == 0) if accumulate > 1 else True
-        decay = jnp.where(updated, ema_decay(state.batch // accumulate), 1.0)
 
-        def take():
-            params = optax.apply_updates(state.params, updates)
-            ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
-            return params, ema_params, opt_state, timesteps.update(state.history, t, losses)
+        def remember(new):
+            return dataclasses.replace(new, history=timesteps.update(state.history, t, losses))
 
-        # Not `where` on each array: that doubles the time to compile.
-        params, ema_params, opt_state, history = jax.lax.cond(
-            finite, take, lambda: (state.params, state.ema_params, state.opt_state, state.history)
-        )
-        skipped = jnp.where(finite, 0, state.skipped + 1)
-        metrics = {"loss": mean, "grad_norm": grad_norm, "finite": finite, "skipped": skipped, **quarters}
-        return State(state.batch + 1, params, ema_params, opt_state, skipped, history), metrics
+        new, metrics = take(state, mean, grads, tx, ema_decay, accumulate=accumulate, then=remember)
+        return new, metrics | quarters
 
     return step
+
+
+def take(
+    state: State,
+    loss: jax.Array,
+    grads: Any,
+    tx: optax.GradientTransformation,
+    ema_decay: Callable[[jax.Array], jax.Array],
+    *,
+    accumulate: int = 1,
+    then: Callable[[State], State] = lambda new: new,
+) -> tuple[State, dict]:
+    """The state after a batch and its loss, norm of the gradient, and whether it was finite; what is not changes nothing.
+
+    Args:
+      ema_decay, accumulate: as for `train_step`.
+      then: what else becomes of the state, if the batch is not skipped.
+    """
+    grad_norm = optax.tree.norm(grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    # The update as well: an optimizer can make 0 / 0 of a gradient that is finite.
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
+    updated = (opt_state.mini_step == 0) if accumulate > 1 else True
+    decay = jnp.where(updated, ema_decay(state.batch // accumulate), 1.0)
+
+    def changed():
+        params = optax.apply_updates(state.params, updates)
+        ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
+        return then(dataclasses.replace(state, params=params, ema_params=ema_params, opt_state=opt_state))
+
+    # Not `where` on each array: that doubles the time to compile.
+    new = jax.lax.cond(finite, changed, lambda: state)
+    new = dataclasses.replace(new, batch=state.batch + 1, skipped=jnp.where(finite, 0, state.skipped + 1))
+    return new, {"loss": loss, "grad_norm": grad_norm, "finite": finite, "skipped": new.skipped}
 
 
 def by_quarter(losses: jax.Array, fraction: jax.Array) -> dict[str, jax.Array]:
