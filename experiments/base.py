@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
                 name="VP",  # a class of ddpm/diffusion/processes: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM, LearnedVP
                 ContinuousVP=dict(t_min=1e-5),
                 SubVP=dict(beta_min=0.1, beta_max=20.0, t_min=1e-5),
+                VP=dict(told="share"),  # 1000 t / T is what networks see of t; 'index': t - 1; 'scaled_index': 1000 (t - 1) / T
                 VE=dict(sigma_min=0.02, sigma_max=100.0, t_min=1e-5),
                 RectifiedFlow=dict(shift=1.0, t_min=1e-5),
                 EDM=dict(sigma_min=0.002, sigma_max=80.0),
@@ -91,6 +92,13 @@ def get_config() -> ConfigDict:
                     num_heads=1,
                     dropout=0.1,
                     scale_shift=False,  # adaptive group norm instead of adding the time embedding
+                    head_channels=0,  # features of a head, instead of num_heads
+                    norm_groups=0,  # 0: 32, or fewer that leave 4 features to a group
+                    norm_eps=1e-6,  # 1e-5 in networks of PyTorch
+                    downsample_padding=0,  # below and to the right; 1: on all sides, as PyTorch
+                    resblock_updown=False,  # residual blocks halve and double the image
+                    freq_shift=1,  # how frequencies of times are spaced: 1 as in DDPM's code, 0 as in improved DDPM's
+                    time_channels=0,  # features of a time's sines and cosines; 0: `channels`
                     fourier=(),  # exponents n of sin and cos(2 pi 2^n x) beside x; VDM uses (6, 7)
                     dtype="float32",  # of activations; bfloat16 is faster on accelerators
                     remat=False,  # recompute activations in the backward pass: less memory, more time
@@ -103,6 +111,7 @@ def get_config() -> ConfigDict:
                     mlp_ratio=4.0,  # features inside the feed-forward network, relative to `width`
                     dropout=0.0,
                     positions="sincos",  # or rotary
+                    freq_shift=1,  # as above; 0 in the paper's code
                     dtype="float32",  # as above
                     remat=False,
                 ),
@@ -114,6 +123,13 @@ def get_config() -> ConfigDict:
                     num_heads=4,
                     dropout=0.0,
                     scale_shift=True,
+                    head_channels=0,  # these as above
+                    norm_groups=0,
+                    norm_eps=1e-6,
+                    downsample_padding=0,
+                    resblock_updown=False,
+                    freq_shift=1,
+                    as_published=False,  # attention in the middle, and classes straight from the pool
                 ),
             ),
             autoencoder=dict(

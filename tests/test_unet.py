@@ -6,7 +6,8 @@ import pytest
 import scipy
 
 from ddpm.errors import InputError
-from ddpm.models.layers import SelfAttention, group_norm, sinusoidal, to_patches, to_pixels
+from ddpm.models.layers import SelfAttention, group_norm, to_patches, to_pixels
+from ddpm.models.told import sinusoidal
 from ddpm.models.unet import UNet
 
 SMALL = dict(channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), dropout=0.0)

@@ -12,12 +12,14 @@ class SpatialTransformer(nn.Module):
 
     h = proj_in(GroupNorm(x));  h += attention(LayerNorm(h));  h += attention(LayerNorm(h), tokens);
     h += W (a gelu(b)) with (a, b) = V LayerNorm(h);  x + proj_out(h). Without tokens the second attention is left out.
+    `groups`: of the group norm, as for `group_norm`.
 
     Rombach et al. 2022 (latent diffusion), section 3.3 and appendix E.2.1; Shazeer 2020 (GEGLU), Eq. 6.
     """
 
     num_heads: int
     dtype: jnp.dtype
+    groups: int = 0
 
     @nn.compact
     def __call__(self, x: Images, tokens: Tokens | None = None, mask: TokenMask | None = None) -> Images:
@@ -34,7 +36,7 @@ class SpatialTransformer(nn.Module):
             h = attend(heads("query", queries), heads("key", keys), heads("value", keys), mask)
             return dense(channels, f"{name}_out")(h)
 
-        h = conv(channels, 1, dtype=self.dtype, name="proj_in")(group_norm(channels, name="norm")(x))
+        h = conv(channels, 1, dtype=self.dtype, name="proj_in")(group_norm(channels, self.groups, name="norm")(x))
         h = h.reshape(batch, height * width, channels)
         normed = layer_norm(name="norm_1")(h)
         h = h + attention(normed, normed, None, "self")

@@ -14,11 +14,10 @@ from ddpm.models.layers import (
     Tokens,
     attend,
     check_dtype,
-    embedding,
-    joined,
     to_patches,
     to_pixels,
 )
+from ddpm.models.told import embedding, joined
 from ddpm.shapes import Images
 
 EMBEDDING_INIT = nn.initializers.normal(0.02)  # of the times and labels, as in the paper's code
@@ -41,13 +40,11 @@ class DiT(nn.Module):
       dropout: rate after attention and inside the feed-forward network, in [0, 1); the paper has none.
       positions: 'sincos', added to the patches once, or 'rotary', by which attention turns queries and keys.
       num_labels: rows of the embedding of class labels; 0 for a model without classes.
+      freq_shift: 1 spaces the frequencies of times as DDPM's code, 0 as the paper's.
       dtype: of activations, 'float32' or 'bfloat16'; parameters, norms and softmax stay float32.
       remat: recompute the blocks in the backward pass: less memory, about a third more time.
     Raises:
       InputError: an argument out of its range, an image whose size is no multiple of the patch's, or a text.
-
-    Times have the sines, cosines and frequencies of our U-Net, 10000^(-i / (half - 1)); the paper's code puts cosines first
-    and spaces the frequencies by i / half.
 
     Peebles and Xie 2023, section 3 (adaLN-Zero); sizes S, B, L, XL are (width, depth, heads) = (384, 12, 6), (768, 12, 12),
     (1024, 24, 16), (1152, 28, 16).
@@ -64,6 +61,7 @@ class DiT(nn.Module):
     num_labels: int = 0
     dtype: str = "float32"
     remat: bool = False
+    freq_shift: int = 1
 
     @nn.compact
     def __call__(
@@ -78,6 +76,7 @@ class DiT(nn.Module):
             256,
             self.width,
             num_labels=self.num_labels,
+            freq_shift=self.freq_shift,
             init=EMBEDDING_INIT,
             label_init=EMBEDDING_INIT,
             dtype=dtype,
@@ -113,6 +112,8 @@ class DiT(nn.Module):
             raise InputError(f"model.dit.mlp_ratio = {self.mlp_ratio} must be positive; DiT has 4.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dit.dropout = {self.dropout} is not in [0, 1); DiT has 0.")
+        if self.freq_shift not in (0, 1):
+            raise InputError(f"model.dit.freq_shift = {self.freq_shift} must be 0 or 1.")
         if self.positions not in POSITIONS:
             raise unknown_name("model.dit.positions", self.positions, POSITIONS)
         of_a_head = self.width // self.num_heads

@@ -1,13 +1,10 @@
 """Layers the backbones are made of. Parameters, norms and softmax are float32; `dtype` is that of the rest."""
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Real
+from jaxtyping import Array, Bool, Float
 
-from ddpm.condition import Condition
 from ddpm.errors import InputError, unknown_name
 from ddpm.shapes import Images
 
@@ -19,7 +16,6 @@ TokenMask = Bool[Array, "batch tokens"]
 # DDPM's initialisers: uniform of variance 1 / fan_avg; zero where a branch is to start as nothing.
 DEFAULT_INIT = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
 ZERO_INIT = nn.initializers.zeros_init()
-LABEL_INIT = nn.initializers.normal(1.0)  # PyTorch's, as in the code of improved DDPM
 
 
 def check_dtype(**names: str) -> None:
@@ -30,80 +26,24 @@ def check_dtype(**names: str) -> None:
             raise unknown_name(option, name, known)
 
 
-def sinusoidal(t: Real[Array, "batch"], channels: int) -> Float[Array, "batch channels"]:
-    """The sinusoidal embedding of a time: [sin(t w_0), ..., cos(t w_0), ...], w_i = 10000^(-i / (channels / 2 - 1)).
-
-    Args:
-      t: times [batch].
-      channels: width of the embedding, even and at least 4.
-
-    Vaswani et al. 2017, section 3.5, in the order and spacing of DDPM's code.
-    """
-    half = channels // 2
-    frequencies = jnp.exp(-math.log(10_000) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
-    angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def embedding(
-    t: Real[Array, "batch"],
-    condition: Condition,
-    channels: int,
-    features: int,
-    *,
-    num_labels: int,
-    init=DEFAULT_INIT,
-    label_init=LABEL_INIT,
-    dtype: jnp.dtype,
-) -> Float[Array, "batch features"]:
-    """What is added up of a time, a label and how noisy the image beside x is: W silu(V sinusoidal(t)) + ...
-
-    Args:
-      t: times [batch].
-      channels, features: of the sinusoidal embedding, and of what is made of it.
-      num_labels: rows of the embedding of labels; 0 for a model that is told none.
-
-    Ho et al. 2020, appendix B; Nichol and Dhariwal 2021 (labels); Saharia et al. 2022 (Imagen), section 2.4 (noise).
-    """
-
-    def of(t, name):
-        h = nn.Dense(features, kernel_init=init, dtype=dtype, name=f"{name}_1")(sinusoidal(t, channels))
-        return nn.Dense(features, kernel_init=init, dtype=dtype, name=f"{name}_2")(nn.silu(h))
-
-    h = of(t, "time")
-    if num_labels:
-        h += nn.Embed(num_labels, features, embedding_init=label_init, dtype=dtype, name="label")(condition.labels)
-    if condition.noise is not None:  # in [0, 1], and the frequencies are made for times up to 1000
-        h += of(1000 * jnp.asarray(condition.noise), "noise")
-    return h
-
-
-def joined(x: Images, condition: Condition) -> Features:
-    """x and beside its channels those of the image of the condition, if there is one.
-
-    Raises:
-      InputError: the two are not of one size.
-    """
-    if condition.image is None:
-        return x
-    (height, width), size = condition.image.shape[1:3], x.shape[1:3]
-    if (height, width) != size:
-        raise InputError(
-            f"condition.image is {height} x {width}, but its channels join those of an image of {size[0]} x {size[1]}: "
-            "resize it to that."
-        )
-    return jnp.concatenate([x, condition.image], axis=-1)
-
-
 def conv(
-    features: int, kernel: int = 3, *, stride: int = 1, init=DEFAULT_INIT, dtype=jnp.float32, name: str
+    features: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: str | int = "SAME",
+    init=DEFAULT_INIT,
+    dtype=jnp.float32,
+    name: str,
 ) -> nn.Conv:
     """A convolution with DDPM's initialiser; `stride` 2 pads below and to the right, as TensorFlow's SAME."""
-    return nn.Conv(features, (kernel, kernel), strides=stride, padding="SAME", kernel_init=init, dtype=dtype, name=name)
+    return nn.Conv(
+        features, (kernel, kernel), strides=stride, padding=padding, kernel_init=init, dtype=dtype, name=name
+    )
 
 
 class GroupNorm(nn.Module):
-    """(x - mean) / sqrt(variance + 1e-6) scale + bias, over the pixels and the channels of each group, in float32.
+    """(x - mean) / sqrt(variance + epsilon) scale + bias, over the pixels and the channels of each group, in float32.
 
     Sums over pixels come first, of each channel by itself: on CPU a seventh faster than Flax's over groups at once.
     The variance is taken in two passes: E[x^2] - E[x]^2 loses 3 digits on features with a large mean.
@@ -112,6 +52,7 @@ class GroupNorm(nn.Module):
     """
 
     num_groups: int
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
@@ -125,21 +66,38 @@ class GroupNorm(nn.Module):
             return of_groups.repeat(channels // self.num_groups, axis=1)[:, None, None, :]
 
         x = x - mean(x)
-        return x * (jax.lax.rsqrt(mean(x**2) + 1e-6) * scale[None, None, None]) + bias[None, None, None]
+        return x * (jax.lax.rsqrt(mean(x**2) + self.epsilon) * scale[None, None, None]) + bias[None, None, None]
 
 
-def group_norm(channels: int, *, name: str) -> GroupNorm:
-    """GroupNorm with 32 groups, or the most that divide the channels and leave 4 of them to a group.
+def group_norm(channels: int, groups: int = 0, epsilon: float = 1e-6, *, name: str) -> GroupNorm:
+    """GroupNorm; `groups` 0: with 32, or the most that divide the channels and leave 4 of them to a group.
 
     With one channel a group, the norm would take away what `h + time` adds to each channel.
+
+    Raises:
+      InputError: the groups do not divide the channels.
     """
-    groups = max(g for g in range(1, 33) if channels % g == 0 and (channels >= 4 * g or g == 1))
-    return GroupNorm(groups, name=name)
+    if groups and channels % groups:
+        raise InputError(f"norm_groups = {groups} does not divide {channels} channels: use 0, or a number that does.")
+    groups = groups or max(g for g in range(1, 33) if channels % g == 0 and (channels >= 4 * g or g == 1))
+    return GroupNorm(groups, epsilon, name=name)
 
 
 def layer_norm(*, name: str) -> nn.LayerNorm:
     """LayerNorm over the features of a token, in float32, with the epsilon of latent diffusion."""
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
+
+
+def heads_of(channels: int, num_heads: int, head_channels: int) -> int:
+    """So many heads, or as many as have `head_channels` features each where that is not 0.
+
+    Raises:
+      InputError: they do not divide the channels.
+    """
+    if channels % (head_channels or num_heads):
+        given = f"head_channels = {head_channels}" if head_channels else f"num_heads = {num_heads}"
+        raise InputError(f"{given} does not divide the {channels} channels that attention sees: use one that does.")
+    return channels // head_channels if head_channels else num_heads
 
 
 def attend(
@@ -165,22 +123,28 @@ class ResidualBlock(nn.Module):
     """GroupNorm-SiLU-conv twice, told the time in between, beside a skip connection.
 
     `scale_shift` False: h + time (DDPM). True: GroupNorm(h) (1 + scale) + shift (adaptive group norm, improved DDPM).
-    A block that is given no time is told none.
+    A block that is given no time is told none. `groups`, `epsilon`: of its norms. `resample` 'down' halves the image by the
+    mean of 2 x 2 pixels, 'up' doubles it by repeating them, before the first convolution and in the skip connection.
 
-    Ho et al. 2020, appendix B; Nichol and Dhariwal 2021, section 3.
+    Ho et al. 2020, appendix B; Nichol and Dhariwal 2021, section 3; Dhariwal and Nichol 2021, section 3 (resample).
     """
 
     features: int
     dropout: float
     scale_shift: bool
     dtype: jnp.dtype
+    groups: int = 0
+    epsilon: float = 1e-6
+    resample: str = ""
 
     @nn.compact
     def __call__(self, x: Images, time: Float[Array, "batch embedding"] | None, train: bool) -> Features:
         channels = x.shape[-1]
-        h = nn.silu(group_norm(channels, name="norm_1")(x))
-        h = conv(self.features, dtype=self.dtype, name="conv_1")(h)
-        norm_2 = group_norm(self.features, name="norm_2")
+        resampled = {"": lambda x: x, "down": halved, "up": doubled}[self.resample]
+        h = nn.silu(group_norm(channels, self.groups, self.epsilon, name="norm_1")(x))
+        h = conv(self.features, dtype=self.dtype, name="conv_1")(resampled(h))
+        x = resampled(x)
+        norm_2 = group_norm(self.features, self.groups, self.epsilon, name="norm_2")
         if time is None:
             h = norm_2(h)
         else:
@@ -200,13 +164,15 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention of each pixel to all others, beside a skip connection.
+    """Attention of each pixel to all others, beside a skip connection; `groups`, `epsilon` of its norm.
 
     Ho et al. 2020, appendix B; softmax(q k^T / sqrt(d)) v of Vaswani et al. 2017, Eq. 1.
     """
 
     num_heads: int
     dtype: jnp.dtype
+    groups: int = 0
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
@@ -215,7 +181,7 @@ class SelfAttention(nn.Module):
         def dense(name, init=DEFAULT_INIT):
             return nn.Dense(channels, kernel_init=init, dtype=self.dtype, name=name)
 
-        h = group_norm(channels, name="norm")(x).reshape(batch, height * width, channels)
+        h = group_norm(channels, self.groups, self.epsilon, name="norm")(x).reshape(batch, height * width, channels)
         heads = (batch, height * width, self.num_heads, channels // self.num_heads)
         q, k, v = (dense(name)(h).reshape(heads) for name in ("query", "key", "value"))
         return x + dense("out", ZERO_INIT)(attend(q, k, v).reshape(x.shape))
@@ -231,6 +197,8 @@ class CrossAttention(nn.Module):
 
     num_heads: int
     dtype: jnp.dtype
+    groups: int = 0
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Images, tokens: Tokens, mask: TokenMask | None = None) -> Images:
@@ -242,19 +210,23 @@ class CrossAttention(nn.Module):
         def heads(name, h):
             return dense(name)(h).reshape(h.shape[0], -1, self.num_heads, channels // self.num_heads)
 
-        h, tokens = group_norm(channels, name="norm")(x), layer_norm(name="norm_tokens")(tokens)
+        h, tokens = (
+            group_norm(channels, self.groups, self.epsilon, name="norm")(x),
+            layer_norm(name="norm_tokens")(tokens),
+        )
         h = attend(heads("query", h), heads("key", tokens), heads("value", tokens), mask)
         return x + dense("out", ZERO_INIT)(h.reshape(x.shape))
 
 
 class Downsample(nn.Module):
-    """A convolution of stride 2."""
+    """A convolution of stride 2; `padding` 1 is on all sides, 0 below and to the right."""
 
     dtype: jnp.dtype
+    padding: int = 0
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "batch half_height half_width channels"]:
-        return conv(x.shape[-1], stride=2, dtype=self.dtype, name="conv")(x)
+        return conv(x.shape[-1], stride=2, padding=self.padding or "SAME", dtype=self.dtype, name="conv")(x)
 
 
 class Upsample(nn.Module):
@@ -264,8 +236,17 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "batch double_height double_width channels"]:
-        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-        return conv(x.shape[-1], dtype=self.dtype, name="conv")(x)
+        return conv(x.shape[-1], dtype=self.dtype, name="conv")(doubled(x))
+
+
+def halved(x: Images) -> Float[Array, "batch half_height half_width channels"]:
+    """The mean of each 2 x 2 pixels."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+def doubled(x: Images) -> Float[Array, "batch double_height double_width channels"]:
+    """Each pixel 2 x 2 times."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def to_patches(x: Images, patch: int) -> Patches:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Real
 
 from ddpm.condition import NOTHING, Condition
 from ddpm.errors import InputError
-from ddpm.models.layers import DEFAULT_INIT, Downsample, ResidualBlock, SelfAttention, conv, group_norm, sinusoidal
+from ddpm.models.layers import DEFAULT_INIT, Downsample, ResidualBlock, SelfAttention, conv, group_norm, heads_of
+from ddpm.models.told import sinusoidal
 from ddpm.shapes import Images
 
 FLOAT32 = jnp.dtype("float32")
@@ -20,9 +21,10 @@ class NoisyClassifier(nn.Module):
 
     Args:
       out_channels: classes.
-      channels, channel_mult, num_res_blocks, attention_resolutions, num_heads, dropout, scale_shift: as of the U-Net.
+      as_published: attention in the middle, and the pool itself says the classes, as in the weights of ADM.
+      channels and all others: as of the U-Net.
     Raises:
-      InputError: an image whose size the levels do not divide.
+      InputError: an image whose size the levels do not divide, or heads that do not divide the features.
 
     Dhariwal and Nichol 2021, section 4 and appendix H.
     """
@@ -35,6 +37,13 @@ class NoisyClassifier(nn.Module):
     num_heads: int = 4
     dropout: float = 0.0
     scale_shift: bool = True
+    head_channels: int = 0
+    norm_groups: int = 0
+    norm_eps: float = 1e-6
+    downsample_padding: int = 0
+    resblock_updown: bool = False
+    freq_shift: int = 1
+    as_published: bool = False
 
     @nn.compact
     def __call__(
@@ -47,23 +56,38 @@ class NoisyClassifier(nn.Module):
                 f"channel_mult = {tuple(self.channel_mult)} need: use fewer levels."
             )
         width = 4 * self.channels
-        time = nn.Dense(width, kernel_init=DEFAULT_INIT, name="time_1")(sinusoidal(t, self.channels))
+        time = nn.Dense(width, kernel_init=DEFAULT_INIT, name="time_1")(sinusoidal(t, self.channels, self.freq_shift))
         time = nn.Dense(width, kernel_init=DEFAULT_INIT, name="time_2")(nn.silu(time))
 
-        def residual(h, features, name):
-            return ResidualBlock(features, self.dropout, self.scale_shift, FLOAT32, name=name)(h, time, train)
+        norm = (self.norm_groups, self.norm_eps)
+
+        def residual(h, features, name, resample=""):
+            block = ResidualBlock(features, self.dropout, self.scale_shift, FLOAT32, *norm, resample, name=name)
+            return block(h, time, train)
+
+        def attention(h, name):
+            heads = heads_of(h.shape[-1], self.num_heads, self.head_channels)
+            return SelfAttention(heads, FLOAT32, *norm, name=f"{name}_attention")(h)
 
         h = conv(self.channels, name="conv_in")(x)
         for level, mult in enumerate(self.channel_mult):
             if level > 0:
-                h = Downsample(FLOAT32, name=f"down_{level}_downsample")(h)
+                name = f"down_{level}_downsample"
+                down = Downsample(FLOAT32, self.downsample_padding, name=name)
+                h = residual(h, h.shape[-1], name, "down") if self.resblock_updown else down(h)
             for i in range(self.num_res_blocks):
                 h = residual(h, self.channels * mult, f"down_{level}_{i}")
                 if h.shape[1] in self.attention_resolutions:
-                    h = SelfAttention(self.num_heads, FLOAT32, name=f"down_{level}_{i}_attention")(h)
-        h = residual(h, h.shape[-1], "mid")
-        h = nn.silu(group_norm(h.shape[-1], name="norm_out")(h))
-        return nn.Dense(self.out_channels, name="classes")(AttentionPool(self.num_heads, name="pool")(h))
+                    h = attention(h, f"down_{level}_{i}")
+        if self.as_published:
+            h = residual(attention(residual(h, h.shape[-1], "mid_0"), "mid"), h.shape[-1], "mid_1")
+        else:
+            h = residual(h, h.shape[-1], "mid")
+        h = nn.silu(group_norm(h.shape[-1], *norm, name="norm_out")(h))
+        heads = heads_of(h.shape[-1], self.num_heads, self.head_channels)
+        if self.as_published:
+            return AttentionPool(heads, self.out_channels, name="pool")(h)
+        return nn.Dense(self.out_channels, name="classes")(AttentionPool(heads, h.shape[-1], name="pool")(h))
 
 
 class AttentionPool(nn.Module):
@@ -73,6 +97,7 @@ class AttentionPool(nn.Module):
     """
 
     num_heads: int
+    features: int
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "batch features"]:
@@ -88,4 +113,4 @@ class AttentionPool(nn.Module):
         pooled = jax.nn.dot_product_attention(
             heads("query", tokens[:, :1]), heads("key", tokens), heads("value", tokens)
         )
-        return nn.Dense(channels, name="out")(pooled.reshape(batch, channels))
+        return nn.Dense(self.features, name="out")(pooled.reshape(batch, channels))

@@ -22,12 +22,12 @@ from ddpm.models.layers import (
     Upsample,
     check_dtype,
     conv,
-    embedding,
     group_norm,
-    joined,
+    heads_of,
     to_patches,
     to_pixels,
 )
+from ddpm.models.told import embedding, joined
 from ddpm.shapes import Images
 
 TIMES = ("norm", "token")
@@ -51,9 +51,16 @@ class UNet(nn.Module):
       time: how the network is told it (with labels and noise): 'norm', in each residual block, before or by its second norm,
         or 'token', by cross-attention to one more token of the text, or to it alone.
       num_heads: attention heads.
+      head_channels: features of a head, which make their number where it is not 0.
       dropout: rate inside the residual blocks, in [0, 1).
       scale_shift: adaptive group norm instead of adding the time embedding.
       num_labels: rows of the embedding of class labels, which is added to that of the time; 0 for a model without classes.
+      norm_groups: of the group norms; 0 for 32, or the most that divide the channels and leave 4 of them to a group.
+      norm_eps: added to the variance in group norms, but in those of attention 'transformer', which is 1e-6.
+      downsample_padding: 0 pads below and to the right as TensorFlow, 1 on all sides as PyTorch, before the image is halved.
+      resblock_updown: a residual block halves or doubles the image, no convolution.
+      freq_shift: 1 spaces the frequencies of times as DDPM's code, 0 as improved DDPM's.
+      time_channels: features of a time's sines and cosines; 0 for as many as `channels`.
       fourier: exponents n of features sin(2 pi 2^n x), cos(2 pi 2^n x) that x is joined by, for a likelihood that sees
         the last bits of the data; VDM uses (6, 7).
       dtype: of activations, 'float32' or 'bfloat16'; parameters, norms and softmax stay float32.
@@ -63,7 +70,7 @@ class UNet(nn.Module):
         resolution that no level has.
 
     Ho et al. 2020, appendix B; Kingma et al. 2021 (VDM), appendix C (fourier); Nichol and Dhariwal 2021 (labels);
-    Rombach et al. 2022, section 3.3 (text); Hoogeboom et al. 2023 (simple diffusion), section 3.3 (patch); Ho et al. 2021 (cascaded diffusion), section 4 (image and its noise).
+    Dhariwal and Nichol 2021, section 3 (head_channels, resblock_updown); Rombach et al. 2022, section 3.3 (text); Hoogeboom et al. 2023 (simple diffusion), section 3.3 (patch); Ho et al. 2021 (cascaded diffusion), section 4 (image and its noise).
     """
 
     out_channels: int
@@ -81,33 +88,44 @@ class UNet(nn.Module):
     patch: int = 1
     dtype: str = "float32"
     remat: bool = False
+    head_channels: int = 0
+    norm_groups: int = 0
+    norm_eps: float = 1e-6
+    downsample_padding: int = 0
+    resblock_updown: bool = False
+    freq_shift: int = 1
+    time_channels: int = 0
 
     @nn.compact
     def __call__(
         self, x: Images, t: Real[Array, "batch"], condition: Condition = NOTHING, *, train: bool = False
     ) -> Features:
         self._check(x.shape[1], x.shape[2])
-        dtype = jnp.dtype(self.dtype)
+        dtype, norm = jnp.dtype(self.dtype), (self.norm_groups, self.norm_eps)
         residual, to_self, to_tokens, transformer = ResidualBlock, SelfAttention, CrossAttention, SpatialTransformer
         if self.remat:
             residual = nn.remat(ResidualBlock, static_argnums=(3,))  # counting self: train
             to_self, to_tokens, transformer = map(nn.remat, (to_self, to_tokens, transformer))
 
-        def block(h, features, name):
+        def block(h, features, name, resample=""):
             told = None if self.time == "token" else time
-            return residual(features, self.dropout, self.scale_shift, dtype, name=name)(h, told, train)
+            return residual(features, self.dropout, self.scale_shift, dtype, *norm, resample, name=name)(h, told, train)
 
         def attend(h, name):
+            heads = heads_of(h.shape[-1], self.num_heads, self.head_channels)
             if self.attention == "transformer":
-                return transformer(self.num_heads, dtype, name=f"{name}_attention")(h, tokens, mask)
-            h = to_self(self.num_heads, dtype, name=f"{name}_attention")(h)
-            return h if tokens is None else to_tokens(self.num_heads, dtype, name=f"{name}_cross")(h, tokens, mask)
+                return transformer(heads, dtype, self.norm_groups, name=f"{name}_attention")(h, tokens, mask)
+            h = to_self(heads, dtype, *norm, name=f"{name}_attention")(h)
+            return h if tokens is None else to_tokens(heads, dtype, *norm, name=f"{name}_cross")(h, tokens, mask)
 
         def blocks(h, features, name):
             h = block(h, features, name)
             return attend(h, name) if h.shape[1] in self.attention_resolutions else h
 
-        time = embedding(t, condition, self.channels, 4 * self.channels, num_labels=self.num_labels, dtype=dtype)
+        width = self.time_channels or self.channels
+        time = embedding(
+            t, condition, width, 4 * width, num_labels=self.num_labels, freq_shift=self.freq_shift, dtype=dtype
+        )
         tokens, mask = self._tokens(time, condition, dtype)
         waves = [wave(2 * jnp.pi * 2.0**n * x) for n in self.fourier for wave in (jnp.sin, jnp.cos)]
         h = joined(jnp.concatenate([x, *waves], axis=-1), condition)
@@ -115,7 +133,9 @@ class UNet(nn.Module):
         skips = [h]
         for level, mult in enumerate(self.channel_mult):
             if level > 0:
-                h = Downsample(dtype, name=f"down_{level}_downsample")(h)
+                name = f"down_{level}_downsample"
+                down = Downsample(dtype, self.downsample_padding, name=name)
+                h = block(h, h.shape[-1], name, "down") if self.resblock_updown else down(h)
                 skips.append(h)
             for i in range(self.num_res_blocks):
                 h = blocks(h, self.channels * mult, f"down_{level}_{i}")
@@ -129,9 +149,10 @@ class UNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = blocks(h, self.channels * mult, f"up_{level}_{i}")
             if level > 0:
-                h = Upsample(dtype, name=f"up_{level}_upsample")(h)
+                name = f"up_{level}_upsample"
+                h = block(h, h.shape[-1], name, "up") if self.resblock_updown else Upsample(dtype, name=name)(h)
 
-        h = nn.silu(group_norm(h.shape[-1], name="norm_out")(h))
+        h = nn.silu(group_norm(h.shape[-1], *norm, name="norm_out")(h))
         h = conv(self.out_channels * self.patch**2, init=ZERO_INIT, name="conv_out")(h)
         return to_pixels(h, self.patch)
 
@@ -154,13 +175,17 @@ class UNet(nn.Module):
             raise InputError(
                 f"model.unet.channel_mult = {mults} must be positive integers, one a level, as (1, 2, 2, 2)."
             )
-        if any(self.channels * mult % self.num_heads for mult in mults):
+        if not self.head_channels and any(self.channels * mult % self.num_heads for mult in mults):
             raise InputError(
                 f"model.unet.num_heads = {self.num_heads} does not divide {self.channels} times {mults} channels."
             )
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.unet.dropout = {self.dropout} is not in [0, 1); DDPM uses 0.1.")
         check_dtype(**{"model.unet.dtype": self.dtype})
+        check_at_least(0, **{f"model.unet.{name}": getattr(self, name) for name in ("head_channels", "norm_groups")})
+        for name in ("downsample_padding", "freq_shift"):
+            if getattr(self, name) not in (0, 1):
+                raise InputError(f"model.unet.{name} = {getattr(self, name)} must be 0 or 1.")
         for option, name, known in (("time", self.time, TIMES), ("attention", self.attention, ATTENTIONS)):
             if name not in known:
                 raise unknown_name(f"model.unet.{option}", name, known)

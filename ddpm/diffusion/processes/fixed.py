@@ -8,9 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm.diffusion.process import Process
-from ddpm.errors import InputError, check_inside
+from ddpm.errors import InputError, check_inside, unknown_name
 from ddpm.shapes import PerTime, Time
 
+TOLD = {  # (t, T) -> what networks see of a time
+    "share": lambda t, T: t / T,
+    "index": lambda t, T: (t - 1) / 1000,
+    "scaled_index": lambda t, T: (t - 1) / T,
+}
 MAX_FINAL_ALPHA_BAR = 0.01  # Stable Diffusion's 0.0047 is the largest in common use
 
 
@@ -22,16 +27,21 @@ class VP(Process):
 
     Args:
       alpha_bar: float64 table [T + 1], 1 at t = 0, strictly falling, near 0 at t = T (sampling starts from N(0, I)).
+      told: 'share', networks see 1000 t / T; 'index', t - 1, where others count from 0, as diffusers; 'scaled_index', 1000
+        (t - 1) / T, as improved DDPM.
     Raises:
-      InputError: a table that is not so.
+      InputError: a table that is not so, or another way to tell times.
 
     Ho et al. 2020, Eq. 4.
     """
 
     alpha_bar: np.ndarray
+    told: str = "share"
     discrete, t_min = True, 1
 
     def __post_init__(self):
+        if self.told not in TOLD:
+            raise unknown_name("process.VP.told", self.told, TOLD)
         a = self.alpha_bar
         if a.ndim != 1 or len(a) < 3 or a[0] != 1:
             raise InputError(f"alpha_bar of shape {a.shape} is no table of T + 1 >= 3 values that starts with 1.")
@@ -43,6 +53,9 @@ class VP(Process):
     def T(self) -> int:
         """The number of noise levels."""
         return len(self.alpha_bar) - 1
+
+    def fraction(self, t: Time) -> PerTime:
+        return TOLD[self.told](jnp.asarray(t), self.T)
 
     def alpha(self, t: Time) -> PerTime:
         return self._at(t, np.sqrt(self.alpha_bar), lambda log_alpha_bar: jnp.exp(log_alpha_bar / 2))
