@@ -3,6 +3,7 @@
 import functools
 import inspect
 import operator
+import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,9 +12,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from ddpm import latent_space
 from ddpm.cache import cache_directory
 from ddpm.condition import NOTHING, Condition
-from ddpm.data.images import Dataset, Labels
+from ddpm.data import latents
+from ddpm.data.images import Dataset, Facts, Labels
 from ddpm.data.pipeline import Feed, feed
 from ddpm.data.pixels import to_images
 from ddpm.diffusion.process import Noiseless
@@ -35,6 +38,28 @@ def dataset(config: ConfigDict) -> Dataset:
     """The data set of `config.data`."""
     name = config.data.name
     return call("data set", find("data set", "ddpm.data", name), options=options_of(config.data))
+
+
+def training_set(config: ConfigDict) -> Dataset:
+    """What a model is trained on: the data set of `config.data`, or its latents.
+
+    Raises:
+      InputError: the latents are not there, or not those of `config.data` by `config.latents.autoencoder`.
+    """
+    section = config.latents
+    if not section.autoencoder:
+        return dataset(config)
+    if config.data.flip:
+        raise InputError("data.flip = True mirrors images, and latents of mirrored images are others: set it to False.")
+    if not section.path:
+        raise InputError("latents.path = '': name the folder that --mode encode writes and training reads.")
+    found, about = latents.read(pathlib.Path(section.path).expanduser(), "run the same --config with --mode encode")
+    if about["data"]["name"] != data_name(config):
+        raise InputError(
+            f"{section.path} holds latents of {about['data']['name']}, and the data are {data_name(config)}: give another "
+            "latents.path, and encode."
+        )
+    return found
 
 
 def data_name(config: ConfigDict) -> str:
@@ -69,7 +94,9 @@ def gradient_transformation(config: ConfigDict, parts: Sequence[str] = ()) -> op
         parts=parts,
     )
     try:
-        jax.eval_shape(lambda w: tx.update(w, tx.init(w), w), {part: jnp.zeros((2, 2)) for part in parts or ("weight",)})
+        jax.eval_shape(
+            lambda w: tx.update(w, tx.init(w), w), {part: jnp.zeros((2, 2)) for part in parts or ("weight",)}
+        )
     except TypeError as error:
         raise InputError(f"optax.{section.name} needs more than gradients and parameters: {error}.") from error
     return tx
@@ -156,12 +183,12 @@ def sampler_of(config: ConfigDict, made: Diffusion) -> Callable:
 
 
 def batched_sampler(
-    config: ConfigDict, made: Diffusion, guided: Guides, shape: tuple[int, int, int], mesh: jax.sharding.Mesh
+    config: ConfigDict, made: Diffusion, guided: Guides, facts: Facts, mesh: jax.sharding.Mesh
 ) -> BatchedSampler:
-    """The sampler of `config.sampler` along `config.grid`, for images of a shape.
+    """The sampler of `config.sampler` along `config.grid`, for images such as the model was trained on.
 
     Raises:
-      InputError: the model draws no images.
+      InputError: the model draws no images, or latents that would be clipped.
     """
     if made.classifies:
         raise InputError(
@@ -169,18 +196,24 @@ def batched_sampler(
             "training.evaluate_every to 0; name its run in guidance.classifiers of a diffusion model."
         )
     section = config.sampler
+    space = latent_space.of(config, facts, mesh)
+    if space and section.clip:
+        raise InputError(
+            "sampler.clip = True clips x0_hat to [-1, 1], and latents have no such range: set it to False."
+        )
     return BatchedSampler(
         made.model,
         guided,
         sampler_of(config, made),
         grid(config, made),
-        shape,
+        facts.shape,
         clip=section.clip,
         percentile=section.percentile,
         batch_size=section.batch_size,
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
         null=made.told.null,
+        space=space,
         kept=kept(config, made),
         eps_power=_eps_power(config, made) if options_of(section).get("variance") == "optimal" else None,
     )
@@ -213,7 +246,7 @@ def _eps_power(config: ConfigDict, made: Diffusion) -> Callable:
 
     @functools.cache
     def examples():
-        images = dataset(config)
+        images = training_set(config)
         return eps_power.some_examples(images, conditions(made, images))
 
     return lambda params, times: measure(

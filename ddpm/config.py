@@ -9,6 +9,7 @@ from ddpm.errors import InputError
 # What makes other parameters of the same checkpoint, or other meaning of the same parameters ...
 FIXED = (
     "data",
+    "latents",
     "model",
     "autoencoder",
     "condition",
@@ -22,10 +23,23 @@ FIXED = (
     "seed",
 )
 # ... but for these keys, which do not.
-FREE = ("data_dir", "path", "resident_bytes", "flip", "remat", "dtype", "dropout")
+FREE = (
+    "data_dir",
+    "path",
+    "latents.autoencoder",
+    "latents.batch_size",
+    "resident_bytes",
+    "flip",
+    "remat",
+    "dtype",
+    "dropout",
+)
 
 # Keys that are newer than some runs, with what those did.
 NEWER = {
+    "latents.autoencoder": "",
+    "latents.path": "",
+    "latents.batch_size": 32,
     "condition.labels": False,
     "condition.null_rate": 0.1,
     "model.unet.patch": 1,
@@ -165,7 +179,8 @@ def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str
     fatal = [
         line
         for line, key in zip(named, changed, strict=True)
-        if key.rpartition(".")[2] not in FREE and any(key == fixed or key.startswith(fixed + ".") for fixed in FIXED)
+        if not {key, key.rpartition(".")[2]} & set(FREE)
+        and any(key == fixed or key.startswith(fixed + ".") for fixed in FIXED)
     ]
     if "optimizer.accumulate" in changed:
         before, now = changed["optimizer.accumulate"]

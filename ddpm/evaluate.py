@@ -253,7 +253,6 @@ def of_run(
     sampler: BatchedSampler,
     params: Any,
     config: ConfigDict,
-    shape: tuple[int, int, int],
     directory: pathlib.Path | None,
     *,
     num: int,
@@ -265,5 +264,5 @@ def of_run(
     drawn = sources.digest(records.identity(about) | {"when": ""})
     chunks = Chunks(directory / drawn if directory else None)
     return sources.of_samples(
-        lambda first: sampler.batches(params, num, seed=seed, first=first), num, shape, about, chunks
+        lambda first: sampler.batches(params, num, seed=seed, first=first), num, sampler.image_shape, about, chunks
     )

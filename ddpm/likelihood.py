@@ -35,9 +35,13 @@ def likelihood(
     """The record of a likelihood of the reference images, `config.evaluation.num` of them; and what it is of each image.
 
     Raises:
-      InputError: images of another shape than the model's.
+      InputError: images of another shape than the model's, or a model of latents.
     """
     section = config.evaluation
+    if config.latents.autoencoder:
+        raise InputError(
+            f"{metric} is of discrete pixels, and this model is one of latents: it has no bits per dimension."
+        )
     if section.reference:
         dataset = named_dataset(section.reference, config)
     if dataset.facts.shape != shape:

@@ -21,7 +21,7 @@ from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare", "encode"], "What to do.")
 NUM = flags.DEFINE_integer(
     "num",
     None,
@@ -83,6 +83,7 @@ TAKES = {
     "eval --images": (*EVAL, "images", "out"),
     "report": ("workdir", "out"),
     "prepare": (),
+    "encode": (),
 }
 
 
@@ -102,7 +103,7 @@ def main(argv: list[str]) -> int:
 
 def _run(more: list[str]) -> int:
     mode, config = MODE.value, CONFIG.value
-    if config is None and mode in ("train", "prepare"):
+    if config is None and mode in ("train", "prepare", "encode"):
         raise InputError(f"--mode {mode} needs --config, such as --config experiments/digits.py.")
     if more and mode != "report":
         raise InputError(
@@ -117,6 +118,8 @@ def _run(more: list[str]) -> int:
         sharding.split_cpu(config.training.cpu_devices)
     if mode == "prepare":
         return modes.prepare(config)
+    if mode == "encode":
+        return modes.encode(config)
     if mode == "eval" and IMAGES.value:
         if config is None:
             raise InputError(

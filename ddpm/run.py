@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, trained
+from ddpm import build, latent_space, trained
 from ddpm.condition import NOTHING, Condition
 from ddpm.config import from_json
 from ddpm.data.pixels import to_images, to_pixels
@@ -63,10 +63,10 @@ class Run:
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
             guided = guides(config, self._diffusion, self.facts.shape)
-            sampler = build.batched_sampler(config, self._diffusion, guided, self.facts.shape, self._mesh)
+            sampler = build.batched_sampler(config, self._diffusion, guided, self.facts, self._mesh)
             self._samplers[program] = sampler, guided.classes
         sampler, classes = self._samplers[program]
-        wanted = asked(config, self._diffusion, self.facts.shape, classes, lambda: build.dataset(self.config))
+        wanted = asked(config, self._diffusion, self.facts.shape, classes, lambda: build.training_set(self.config))
         return sampler.along(times, wanted, scales(config))
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
@@ -87,15 +87,22 @@ class Run:
 
         Song et al. 2021 (DDIM), Eq. 14 and section 5.4.
         """
-        if images.shape[1:] != self.facts.shape or images.dtype != np.uint8:
+        shape = self._space.image_shape(self.facts.shape) if self._space else self.facts.shape
+        if images.shape[1:] != shape or images.dtype != np.uint8:
             raise InputError(
-                f"images are {images.dtype} of shape {images.shape[1:]}; they must be uint8 of shape {self.facts.shape}."
+                f"images are {images.dtype} of shape {images.shape[1:]}; they must be uint8 of shape {shape}."
             )
-        return self._led(np.asarray(to_images(jnp.asarray(images))), choice, rising=True)
+        x_0 = self._space.encode(images) if self._space else np.asarray(to_images(jnp.asarray(images)))
+        return self._led(x_0, choice, rising=True)
 
     def decode(self, x_T: np.ndarray, **choice) -> np.ndarray:
         """The images that `encode` made x_T of, uint8, but for the error of the steps; `choice` as there."""
-        return np.asarray(to_pixels(jnp.asarray(self._led(x_T, choice, rising=False))))
+        x_0 = self._led(x_T, choice, rising=False)
+        return self._space.decode(x_0) if self._space else np.asarray(to_pixels(jnp.asarray(x_0)))
+
+    @functools.cached_property
+    def _space(self):
+        return latent_space.of(self.config, self.facts, self._mesh)
 
     def _led(self, x, choice, rising):
         config = build.with_sampler(self.config, **({"sampler": "ddim"} | choice))
@@ -122,7 +129,6 @@ class Run:
             self.sampler(**choice),
             self.params,
             build.with_sampler(self.config, **choice),
-            self.facts.shape,
             self.workdir / "evaluation" / "samples",
             name=str(self.workdir),
             step=self.step,

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm import build, trained
-from ddpm.data.images import Dataset
+from ddpm.data.images import Dataset, Facts
 from ddpm.data.npz import npz
 from ddpm.data.pipeline import permuted
 from ddpm.data.pixels import to_images
@@ -30,7 +30,7 @@ from ddpm.training import sharding
 def sampler(
     config: ConfigDict,
     made: Diffusion,
-    shape: tuple[int, int, int],
+    facts: Facts,
     mesh: jax.sharding.Mesh,
     images: Callable[[], Dataset],
     noise: str = "sample",
@@ -38,12 +38,13 @@ def sampler(
     """The sampler of `config.sampler` along `config.grid`, guided by `config.guidance`.
 
     Args:
+      facts: of what the model was trained on.
       images: whose captions, or whose worse twins, samples are asked for where nothing else is said.
       noise: name of the stream of its keys.
     """
-    guided = guides(config, made, shape)
-    drawn = build.batched_sampler(config, made, guided, shape, mesh)
-    wanted = asked(config, made, shape, guided.classes, images)
+    guided = guides(config, made, facts.shape)
+    drawn = build.batched_sampler(config, made, guided, facts, mesh)
+    wanted = asked(config, made, facts.shape, guided.classes, images)
     return drawn.along(build.grid(config, made), wanted, guided.scales, noise)
 
 
@@ -122,6 +123,10 @@ def _worse(config, made, shape, images):
             )
         return None
     height, width, channels = shape
+    if config.latents.autoencoder:
+        raise InputError(
+            f"known.name = {name!r} or condition.image: what is known of pixels is not known of latents; use a model of pixels."
+        )
     if name == "colourisation" and channels == 1:
         raise InputError("known.name = 'colourisation' leaves nothing to draw: images of one channel are grey.")
     size = height, width
@@ -190,7 +195,9 @@ def _of_run(config, workdir, shape):
     section.prompts = (config.sampler.prompts if made.told.encoder else ()) or section.prompts
     mesh = sharding.data_mesh()
     # Noise of its own: of one key, the noise of a small image is the beginning of that of a large one.
-    base = sampler(run.config, made, shape, mesh, lambda: build.dataset(run.config), noise=f"sample of {shape}")
+    base = sampler(
+        run.config, made, run.facts, mesh, lambda: build.training_set(run.config), noise=f"sample of {shape}"
+    )
     params = jax.device_put(run.params, sharding.replicated(mesh))
 
     def drawn(seed, indices):

@@ -26,6 +26,11 @@ def get_config() -> ConfigDict:
                 folder=dict(path="", size=64, channels=3),
                 npz=dict(path="", array="arr_0", labels="arr_1", captions="captions"),
             ),
+            latents=dict(  # to diffuse in the space of an autoencoder
+                autoencoder="",  # workdir of one trained here, folder of diffusers' AutoencoderKL, or a TAESD; '' for pixels
+                path="",  # folder of the encoded data, which --mode encode writes
+                batch_size=32,  # images encoded or decoded at once, over all devices
+            ),
             process=dict(
                 name="VP",  # a class of ddpm/diffusion/processes: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM, LearnedVP
                 ContinuousVP=dict(t_min=1e-5),

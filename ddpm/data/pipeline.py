@@ -13,13 +13,13 @@ from jaxtyping import Array, Int, UInt8, UInt32
 from ddpm.condition import NOTHING, Condition
 from ddpm.data.images import Dataset
 from ddpm.rng import per_index, stream
-from ddpm.shapes import Key, Pixels
+from ddpm.shapes import Images, Key, Pixels
 
 
 class Examples(NamedTuple):
-    """Some images, and what a model is told of each."""
+    """Some images, or latents, and what a model is told of each."""
 
-    pixels: Pixels | np.ndarray
+    pixels: Pixels | Images | np.ndarray
     condition: Condition = NOTHING
 
 
@@ -94,7 +94,7 @@ def feed(
 
 
 def in_memory(dataset: Dataset) -> np.ndarray:
-    """All images as one uint8 array [count, height, width, channels]."""
+    """All images, or latents, as one array [count, height, width, channels]."""
     if isinstance(dataset.images, np.ndarray):
         return dataset.images
     with ThreadPoolExecutor() as threads:

@@ -6,8 +6,10 @@ from jaxtyping import Array, Float, UInt8
 from ddpm.shapes import Images, Pixels
 
 
-def to_images(pixels: Pixels) -> Images:
-    """Bytes 0..255 to data in [-1, 1]."""
+def to_images(pixels: Pixels | Images) -> Images:
+    """Bytes 0..255 to data in [-1, 1]; latents stay as they are."""
+    if jnp.issubdtype(pixels.dtype, jnp.floating):
+        return pixels
     return pixels.astype(jnp.float32) / 127.5 - 1
 
 

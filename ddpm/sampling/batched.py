@@ -59,6 +59,7 @@ class BatchedSampler:
       batch_size: images a batch, over all devices; rounded up to a multiple of their number.
       replicated, split: shardings of the parameters and of a batch.
       null: the model's condition that tells nothing.
+      space: the LatentSpace by which latents become images; None for a model of images.
       asked: what the images are asked for.
       kept: what they keep of the images they are given.
       eps_power: (params, times) -> that of eps_power.py at each time, if the algorithm needs it.
@@ -80,6 +81,7 @@ class BatchedSampler:
         replicated: jax.sharding.Sharding,
         split: jax.sharding.Sharding,
         null: Condition | None = None,
+        space: Any = None,
         asked: Asked = UNASKED,
         kept: Kept | None = None,
         eps_power: Callable[[Any, np.ndarray], np.ndarray] | None = None,
@@ -93,6 +95,9 @@ class BatchedSampler:
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
         self._noise = "sample"
+        self.image_shape = space.image_shape(shape) if space else shape
+        self._decode = space.decode if space else lambda pixels: pixels
+        shown = (lambda x: x) if space else to_pixels  # what leaves the device
 
         def prepared(params, condition, times, found, scales, others):
             process = model(params, condition).process
@@ -117,7 +122,7 @@ class BatchedSampler:
         def images(*given):
             run = drawn(*given, keep_path=False)
             return Batch(
-                to_pixels(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), guided.nfe * run.nfe, given[3].labels
+                shown(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), guided.nfe * run.nfe, given[3].labels
             )
 
         def led(params, x, condition, times, num_steps, found, scales, others):
@@ -131,7 +136,7 @@ class BatchedSampler:
         self._jitted = {
             "images": jax.jit(images, in_shardings=given, out_shardings=split),
             "path": jax.jit(
-                lambda *given: to_pixels(drawn(*given, keep_path=True).path), in_shardings=given, out_shardings=whole
+                lambda *given: shown(drawn(*given, keep_path=True).path), in_shardings=given, out_shardings=whole
             ),
             "led": jax.jit(led, in_shardings=(replicated, split, split, *given[5:]), out_shardings=split),
         }
@@ -221,11 +226,14 @@ class BatchedSampler:
         asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
         given = stream(seed, self._noise), indices, *asked, *self._steps(params)
         try:
-            return jax.device_get(self._program(params, kind, given)(params, *given))
+            drawn = jax.device_get(self._program(params, kind, given)(params, *given))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise OutOfMemory(str(error).splitlines()[0]) from error
+        if kind == "path":
+            return self._decode(drawn.reshape(-1, *drawn.shape[2:])).reshape(*drawn.shape[:2], *self.image_shape)
+        return drawn._replace(images=self._decode(drawn.images))
 
     def _steps(self, params):
         """The grid, filled up to a power of two, its number of steps, the eps_power of these parameters on it, the guides."""

@@ -14,10 +14,10 @@ from ddpm.data.pixels import to_images
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.process import diffuse
 from ddpm.rng import fold_in_all, normal, per_index, stream
-from ddpm.shapes import PerTime, Pixels, Time
+from ddpm.shapes import Images, PerTime, Pixels, Time
 
 
-def measured(model: Model, pixels: Pixels, times: Real[Array, "steps"]) -> Float[Array, "steps"]:
+def measured(model: Model, pixels: Pixels | Images, times: Real[Array, "steps"]) -> Float[Array, "steps"]:
     """The mean over images and their dimensions of eps_hat(x_t, t)^2 at each time; at t = 0, where nothing is asked, 1.
 
     Bao et al. 2022 (Analytic-DPM), section 3.1: their Gamma is this over sigma_t^2.
