@@ -18,6 +18,7 @@ from ddpm.data import tfds
 from ddpm.draw import draw_to
 from ddpm.errors import InputError, unknown_name
 from ddpm.evaluate import Evaluator, provenance
+from ddpm.evaluate_autoencoder import evaluate_run
 from ddpm.evaluation import likelihoods, metrics, records, sources
 from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.extract import Extracted
@@ -25,6 +26,7 @@ from ddpm.evaluation.memorisation import memorisation as copies
 from ddpm.evaluation.neighbours import nearest
 from ddpm.report import collect, page
 from ddpm.run import Run, load
+from ddpm.trained_autoencoder import is_autoencoder
 
 TAKEN = (
     "sampler",
@@ -67,6 +69,12 @@ def evaluate(
     **opening,
 ) -> int:
     """Figures of a run's samples, for each sampler and number of steps, and likelihoods; adds them to workdir/evaluation.jsonl."""
+    if is_autoencoder(workdir):
+        if samplers != [None] or num_steps != [None]:
+            raise InputError(f"{workdir} is the run of an autoencoder: --sampler and --num_steps do nothing here.")
+        _print_record(evaluate_run(config, workdir, **opening))
+        print(f"written to {workdir}/evaluation.jsonl")
+        return 0
     run = _open(config, workdir, **opening)
     known = names.public(metrics) | names.public(likelihoods)
     for metric in run.config.evaluation.metrics:

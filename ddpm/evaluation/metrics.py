@@ -13,8 +13,9 @@ from ddpm.evaluation.kid import kid as kernel_distance
 from ddpm.evaluation.memorisation import memorisation as copies
 from ddpm.evaluation.precision_recall import precision_recall
 
-HIGHER_IS_BETTER = ("inception_score", "classifier_score", "precision", "recall", "density", "coverage")
-NEAR = {"mean_drift": 0, "spread_drift": 0, "sharpness": 1}  # how names begin of what is best when near to this
+HIGHER_IS_BETTER = ("inception_score", "classifier_score", "precision", "recall", "density", "coverage", "psnr")
+# How names begin of what is best when near to this.
+NEAR = {"mean_drift": 0, "spread_drift": 0, "sharpness": 1, "latent_mean": 0, "latent_std": 1}
 NEITHER = ("nearest_distance",)  # low for copies, high for poor images; all others are better when lower
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
 Figures = dict[str, float]

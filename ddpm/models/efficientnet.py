@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ddpm.models.rgb import three_channels
-from ddpm.shapes import Pixels
+from ddpm.shapes import Images, Pixels
 
 SIZE = 224
 STAGES = (  # blocks, features, kernel, stride of the first block, expansion
@@ -21,7 +21,7 @@ STAGES = (  # blocks, features, kernel, stride of the first block, expansion
 
 
 class EfficientNetLite0(nn.Module):
-    """Bytes of any size to {'pool': [batch, 1280], 'logits': [batch, 1000]}.
+    """Bytes of any size, or floats in 0..255, to {'pool': [batch, 1280], 'logits': [batch, 1000]}.
 
     The image is resized to 224 x 224 and becomes (x - 127) / 128. Batch norms are folded into the convolutions.
 
@@ -29,7 +29,7 @@ class EfficientNetLite0(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, pixels: Pixels) -> dict[str, Float[Array, "batch dims"]]:
+    def __call__(self, pixels: Pixels | Images) -> dict[str, Float[Array, "batch dims"]]:
         def conv(x, features, kernel, stride, name, groups=1):
             return nn.Conv(
                 features,

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ddpm.errors import InputError
-from ddpm.shapes import Pixels
+from ddpm.shapes import Images, Pixels
 
 
-def three_channels(pixels: Pixels) -> Float[Array, "batch height width 3"]:
-    """Bytes as float32; a grey image three times.
+def three_channels(pixels: Pixels | Images) -> Float[Array, "batch height width 3"]:
+    """Bytes, or floats in 0..255, as float32; a grey image three times.
 
     Raises:
       InputError: they have neither 1 channel nor 3.
