@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 
-from ddpm.models.layers import Features
+from ddpm.models.autoencoders.encoder_decoder import Latents
 from ddpm.shapes import PerExample
 
 
@@ -17,7 +17,7 @@ class Code(NamedTuple):
     figures: more that is to be known, by name.
     """
 
-    z: Features
+    z: Latents
     penalty: PerExample
     rate: PerExample
     figures: dict[str, jax.Array]

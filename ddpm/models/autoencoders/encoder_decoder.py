@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ddpm.errors import InputError, check_at_least
 from ddpm.models.layers import (
@@ -17,6 +18,8 @@ from ddpm.models.layers import (
     group_norm,
 )
 from ddpm.shapes import Images
+
+Latents = Float[Array, "batch rows columns latents"]
 
 
 class Convolutional(nn.Module):
@@ -65,7 +68,7 @@ class Convolutional(nn.Module):
         """Pixels of a side that a code stands for."""
         return 2 ** (len(self.channel_mult) - 1)
 
-    def to_code(self, x: Images) -> Features:
+    def to_code(self, x: Images) -> Latents:
         """The map of codes of images."""
         if x.shape[1] % self.factor or x.shape[2] % self.factor:
             raise InputError(
@@ -75,7 +78,7 @@ class Convolutional(nn.Module):
         h = self.encoder(x)
         return self.quant(h) if self.quant_conv else h
 
-    def features(self, z: Features) -> Features:
+    def features(self, z: Latents) -> Features:
         """What the decoder's last layer sees of latents."""
         return self.decoder(self.post_quant(z) if self.quant_conv else z)
 
@@ -83,7 +86,7 @@ class Convolutional(nn.Module):
         """The decoder's last layer, of `features`."""
         return self.out(h).astype(jnp.float32)
 
-    def decode(self, z: Features) -> Images:
+    def decode(self, z: Latents) -> Images:
         """Images about [-1, 1] of latents."""
         return self.image(self.features(z))
 
@@ -112,7 +115,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Images) -> Features:
+    def __call__(self, x: Images) -> Latents:
         h = conv(self.features[0], dtype=self.dtype, name="conv_in")(x)
         for level, features in enumerate(self.features):
             if level > 0:
@@ -132,7 +135,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, z: Features) -> Features:
+    def __call__(self, z: Latents) -> Features:
         h = _middle(self, conv(self.features[-1], dtype=self.dtype, name="conv_in")(z))
         for level in reversed(range(len(self.features))):
             for i in range(self.num_res_blocks + 1):

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 
 from ddpm.diffusion import gaussian
 from ddpm.models.autoencoders.code import Code
-from ddpm.models.autoencoders.encoder_decoder import Convolutional
-from ddpm.models.layers import Features
+from ddpm.models.autoencoders.encoder_decoder import Convolutional, Latents
 from ddpm.rng import normal
 from ddpm.shapes import Images, Keys
 
@@ -28,12 +27,12 @@ class KL(Convolutional):
     def __call__(self, x: Images) -> Images:
         return self.decode(self.latents(x))
 
-    def encode(self, x: Images) -> tuple[Features, Features]:
+    def encode(self, x: Images) -> tuple[Latents, Latents]:
         """Mean and log variance of the latents of images, [batch, height / factor, width / factor, latent_channels] each."""
         mean, log_variance = jnp.split(self.to_code(x).astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
-    def latents(self, x: Images) -> Features:
+    def latents(self, x: Images) -> Latents:
         """The mean, which stands for the images where nothing is drawn."""
         return self.encode(x)[0]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddpm.models.autoencoders.code import Code
-from ddpm.models.autoencoders.encoder_decoder import Convolutional
+from ddpm.models.autoencoders.encoder_decoder import Convolutional, Latents
 from ddpm.models.layers import Features
 from ddpm.shapes import Images, Keys
 
@@ -37,15 +37,15 @@ class VQ(Convolutional):
     def __call__(self, x: Images) -> Images:
         return self.decode(self.encode(x))
 
-    def encode(self, x: Images) -> Features:
+    def encode(self, x: Images) -> Latents:
         """Latents [batch, height / factor, width / factor, latent_channels] of images, not yet rounded to codes."""
         return self.to_code(x).astype(jnp.float32)
 
-    def latents(self, x: Images) -> Features:
+    def latents(self, x: Images) -> Latents:
         """The same: a diffusion model learns them, and leaves it to the decoder to round them."""
         return self.encode(x)
 
-    def quantise(self, z: Features) -> tuple[Features, Int[Array, "batch height width"]]:
+    def quantise(self, z: Latents) -> tuple[Latents, Int[Array, "batch rows columns"]]:
         """The nearest codes of latents, and which they are; the gradient of the codes goes to the latents as it is.
 
         van den Oord et al. 2017, Eq. 1 and 2.
@@ -53,7 +53,7 @@ class VQ(Convolutional):
         nearest, index = rounded(z, self.codebook)
         return straight_through(z, nearest), index
 
-    def features(self, z: Features) -> Features:
+    def features(self, z: Latents) -> Features:
         """What the decoder's last layer sees of the codes of latents."""
         return super().features(self.quantise(z)[0])
 
@@ -69,19 +69,19 @@ class VQ(Convolutional):
         return Code(z, loss, jnp.full(len(x), bits), figures)
 
 
-def rounded(z: Features, codebook: Float[Array, "codes channels"]) -> tuple[Features, Int[Array, "batch height width"]]:
+def rounded(z: Latents, codebook: Float[Array, "codes channels"]) -> tuple[Latents, Int[Array, "batch rows columns"]]:
     """The nearest code of each latent, and its row in the book."""
     squares = jnp.sum(codebook**2, axis=-1)[None, None, None]
     index = jnp.argmin(squares - 2 * z @ codebook.T, axis=-1)
     return codebook[index], index
 
 
-def straight_through(z: Features, nearest: Features) -> Features:
+def straight_through(z: Latents, nearest: Latents) -> Latents:
     """z + sg(nearest - z): the value of the codes, the gradient of the latents."""
     return z + jax.lax.stop_gradient(nearest - z)
 
 
-def codebook_loss(z: Features, nearest: Features, beta: float | int) -> Float[Array, "batch"]:
+def codebook_loss(z: Latents, nearest: Latents, beta: float | int) -> Float[Array, "batch"]:
     """mean (sg(z) - nearest)^2 + beta (z - sg(nearest))^2 of each example.
 
     van den Oord et al. 2017, Eq. 3; VQGAN's first code had beta at the other term.
