@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ddpm import config as configs
-from ddpm import modes
+from ddpm import exports, imports, modes
 from ddpm.cache import cache_directory
 from ddpm.errors import InputError, unknown_name
 from ddpm.train import train
@@ -21,7 +21,7 @@ from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare", "encode"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare", "encode", "import", "export"], "What to do.")
 NUM = flags.DEFINE_integer(
     "num",
     None,
@@ -35,7 +35,7 @@ OUT = flags.DEFINE_string(
     "out",
     None,
     "The .npz of mode sample; the page of mode report (further runs for it follow the flags); with --images, a file for "
-    "their statistics.",
+    "their statistics; the folder of mode export.",
 )
 STEP = flags.DEFINE_string(
     "step", None, "Checkpoint for modes sample and eval: a step, or 'best'; the newest if not given."
@@ -62,6 +62,14 @@ IMAGES = flags.DEFINE_string(
     "images", None, "A folder, .npz or data set (cifar10:test) for mode eval, instead of a run."
 )
 REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
+FROM = flags.DEFINE_string(
+    "from", None, "What mode import makes a run of: a folder of diffusers; a .pt of OpenAI's U-Nets or classifiers, or of DiT."
+)
+TRAINED_WITH = flags.DEFINE_string(
+    "trained_with",
+    "",
+    "In mode import, the flags that the authors of a .pt give, where it does not say all: '--image_size 64 ...'.",
+)
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
 DRAWING = (
     "seed",
@@ -83,6 +91,8 @@ TAKES = {
     "eval --images": (*EVAL, "images", "out"),
     "report": ("workdir", "out"),
     "prepare": (),
+    "import": ("workdir", "from", "trained_with"),
+    "export": ("workdir", "step", "out"),
     "encode": (),
 }
 
@@ -133,6 +143,14 @@ def _run(more: list[str]) -> int:
     workdir = pathlib.Path(WORKDIR.value)
     if mode == "train":
         return train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
+    if mode == "import":
+        if not FROM.value:
+            raise InputError("--mode import needs --from, a folder of diffusers or a .pt file.")
+        return imports.import_run(FROM.value, workdir, config, TRAINED_WITH.value)
+    if mode == "export":
+        if not OUT.value:
+            raise InputError("--mode export needs --out, the folder to write.")
+        return exports.export_run(workdir, _step(STEP.value), pathlib.Path(OUT.value))
     if mode == "report":
         return modes.report([workdir, *map(pathlib.Path, more)], pathlib.Path(OUT.value) if OUT.value else None)
     opening = dict(step=_step(STEP.value), accept_changes=ACCEPT_CHANGES.value)

@@ -193,10 +193,15 @@ def load(workdir: str | pathlib.Path, step: int | str | None = None) -> Run:
     """
     if isinstance(step, str) and step != "best":
         raise InputError(f"step = {step!r} is neither a whole number nor 'best'.")
-    return Run(trained.read(workdir, _best(workdir) if step == "best" else step))
+    return Run(trained.read(workdir, best(workdir) if step == "best" else step))
 
 
-def _best(workdir: str | pathlib.Path) -> int:
+def best(workdir: str | pathlib.Path) -> int:
+    """The step of the checkpoint that did best in the evaluations of its training.
+
+    Raises:
+      InputError: there is none.
+    """
     directory, steps = trained.checkpoints(workdir)
     record = trained.newest(directory, steps, checkpoint.read_record)[1]
     figure = best_figure(from_json(record["config"]).evaluation)

@@ -2,9 +2,11 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from ddpm.models.layers import Features
 from ddpm.shapes import Images
+
+Latents = Float[Array, "batch rows columns features"]
 
 STAGES = 3  # each halves the resolution
 
@@ -31,11 +33,11 @@ class Taesd(nn.Module):
     def __call__(self, x: Images) -> Images:
         return self.decode(self.encode(x))
 
-    def encode(self, x: Images) -> Features:
+    def encode(self, x: Images) -> Latents:
         """Latents [batch, height / 8, width / 8, latent_channels] of images in [0, 1]."""
         return self.encoder(x)
 
-    def decode(self, z: Features) -> Images:
+    def decode(self, z: Latents) -> Images:
         """Images about [0, 1] of latents."""
         return self.decoder(z)
 
@@ -48,7 +50,7 @@ class Encoder(nn.Module):
     pooled: bool
 
     @nn.compact
-    def __call__(self, x: Images) -> Features:
+    def __call__(self, x: Images) -> Latents:
         h = Block(self.channels, name="1")(_conv(self.channels, "0")(x))
         for stage in range(STAGES):
             first = 2 + 4 * stage
@@ -65,7 +67,7 @@ class Decoder(nn.Module):
     pooled: bool
 
     @nn.compact
-    def __call__(self, z: Features) -> Images:
+    def __call__(self, z: Latents) -> Images:
         h = nn.relu(_conv(self.channels, "1")(3 * jnp.tanh(z / 3)))
         for stage in range(STAGES):
             first = 3 + 5 * stage
@@ -83,7 +85,7 @@ class Block(nn.Module):
     pooled: bool = False
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:
+    def __call__(self, x: Latents) -> Latents:
         if self.pooled:
             h = nn.Conv(4 * self.channels, (1, 1), use_bias=False, name="pool_0")(x)
             h = nn.relu(nn.GroupNorm(4, epsilon=1e-5, name="pool_1")(h))
