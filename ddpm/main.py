@@ -21,7 +21,9 @@ from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "sample", "eval", "report", "prepare", "encode", "import", "export"], "What to do.")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "sample", "eval", "report", "prepare", "encode", "import", "export"], "What to do."
+)
 NUM = flags.DEFINE_integer(
     "num",
     None,
@@ -63,7 +65,9 @@ IMAGES = flags.DEFINE_string(
 )
 REFERENCE = flags.DEFINE_string("reference", None, "The same, or a statistics file: real images of mode eval.")
 FROM = flags.DEFINE_string(
-    "from", None, "What mode import makes a run of: a folder of diffusers; a .pt of OpenAI's U-Nets or classifiers, or of DiT."
+    "from",
+    None,
+    "What mode import makes a run of: a folder of diffusers; a .pt of OpenAI's U-Nets or classifiers, or of DiT.",
 )
 TRAINED_WITH = flags.DEFINE_string(
     "trained_with",

@@ -138,7 +138,9 @@ class ResidualBlock(nn.Module):
     resample: str = ""
 
     @nn.compact
-    def __call__(self, x: Images, time: Float[Array, "batch embedding"] | None, train: bool) -> Features:
+    def __call__(
+        self, x: Images, time: Float[Array, "batch embedding"] | None, train: bool
+    ) -> Float[Array, "batch new_height new_width features"]:
         channels = x.shape[-1]
         resampled = {"": lambda x: x, "down": halved, "up": doubled}[self.resample]
         h = nn.silu(group_norm(channels, self.groups, self.epsilon, name="norm_1")(x))

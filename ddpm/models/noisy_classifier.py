@@ -73,8 +73,10 @@ class NoisyClassifier(nn.Module):
         for level, mult in enumerate(self.channel_mult):
             if level > 0:
                 name = f"down_{level}_downsample"
-                down = Downsample(FLOAT32, self.downsample_padding, name=name)
-                h = residual(h, h.shape[-1], name, "down") if self.resblock_updown else down(h)
+                if self.resblock_updown:
+                    h = residual(h, h.shape[-1], name, "down")
+                else:
+                    h = Downsample(FLOAT32, self.downsample_padding, name=name)(h)
             for i in range(self.num_res_blocks):
                 h = residual(h, self.channels * mult, f"down_{level}_{i}")
                 if h.shape[1] in self.attention_resolutions:

@@ -111,6 +111,13 @@ class UNet(nn.Module):
             told = None if self.time == "token" else time
             return residual(features, self.dropout, self.scale_shift, dtype, *norm, resample, name=name)(h, told, train)
 
+        def resampled(h, name, way):
+            if self.resblock_updown:
+                return block(h, h.shape[-1], name, way)
+            return (
+                Upsample(dtype, name=name) if way == "up" else Downsample(dtype, self.downsample_padding, name=name)
+            )(h)
+
         def attend(h, name):
             heads = heads_of(h.shape[-1], self.num_heads, self.head_channels)
             if self.attention == "transformer":
@@ -133,9 +140,7 @@ class UNet(nn.Module):
         skips = [h]
         for level, mult in enumerate(self.channel_mult):
             if level > 0:
-                name = f"down_{level}_downsample"
-                down = Downsample(dtype, self.downsample_padding, name=name)
-                h = block(h, h.shape[-1], name, "down") if self.resblock_updown else down(h)
+                h = resampled(h, f"down_{level}_downsample", "down")
                 skips.append(h)
             for i in range(self.num_res_blocks):
                 h = blocks(h, self.channels * mult, f"down_{level}_{i}")
@@ -149,8 +154,7 @@ class UNet(nn.Module):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = blocks(h, self.channels * mult, f"up_{level}_{i}")
             if level > 0:
-                name = f"up_{level}_upsample"
-                h = block(h, h.shape[-1], name, "up") if self.resblock_updown else Upsample(dtype, name=name)(h)
+                h = resampled(h, f"up_{level}_upsample", "up")
 
         h = nn.silu(group_norm(h.shape[-1], *norm, name="norm_out")(h))
         h = conv(self.out_channels * self.patch**2, init=ZERO_INIT, name="conv_out")(h)

@@ -1,0 +1,129 @@
+"""--mode import: other people's weights as a run, to sample, evaluate and train on."""
+
+import dataclasses
+import pathlib
+import shlex
+
+import jax
+from ml_collections import ConfigDict
+
+from ddpm import build, objective
+from ddpm.config import flat, to_json
+from ddpm.data.images import Facts
+from ddpm.errors import InputError
+from ddpm.interop import diffusers_folder
+from ddpm.interop.foreign import Foreign, params_of
+from ddpm.training import checkpoint
+from ddpm.training.state import init_state
+
+EXPERIMENT = '''"""{name}, imported: to train on, give --config {file}."""
+
+from math import inf  # noqa: F401
+
+from experiments import base
+
+
+def get_config():
+    """The experiment."""
+    config = base.get_config()
+    config.update_from_flattened_dict(
+        {{
+{changes}
+        }}
+    )
+    return config
+'''
+
+
+def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, trained_with: str) -> int:
+    """Writes the network in a folder or file as checkpoint 0 of a run, and its experiment; returns the exit code.
+
+    Args:
+      source: a folder of diffusers, or a .pt of OpenAI's improved or guided diffusion or of DiT.
+      config: for what the weights do not say; None for the defaults, where they need not.
+      trained_with: the flags that its authors trained with, such as '--image_size 64 --num_heads 4'.
+    Raises:
+      InputError: it cannot be read, is of no network that is known here, or something is said by nobody.
+    """
+    path = pathlib.Path(source).expanduser()
+    if checkpoint.steps_in(workdir / "checkpoints"):
+        raise InputError(f"{workdir} holds a run: give another --workdir.")
+    if path.is_dir():
+        if trained_with:
+            raise InputError(f"--trained_with says what a .pt does not; {path} has a config.json that does.")
+        foreign = diffusers_folder.read(path)
+    else:
+        raise InputError(f"no folder or file {source!r}: give a folder of diffusers or a .pt file.")
+    given, config = config, _defaults() if config is None else config
+    if not foreign.settings and given is None:
+        raise InputError(
+            f"{path} has no scheduler, which would say how it was trained: give --config, whose process, schedule and "
+            "prediction are those of the network, such as --config experiments/linear_cifar.py."
+        )
+    config, facts = _experiment(foreign, ConfigDict(config.to_dict()))
+    diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
+    params = params_of(foreign, jax.eval_shape(diffusion.init, jax.random.key(0)))
+    tx, history = build.gradient_transformation(config), objective.times_drawn(config, diffusion.process).history
+    checkpoints = checkpoint.Checkpoints(workdir, keep=1, keep_every=0)
+    try:
+        record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
+        state = jax.jit(lambda params: init_state(params, tx, history))(params)
+        checkpoints.save(0, state, record)
+        checkpoints.finish()
+    finally:
+        checkpoints.close()
+    experiment = workdir / "experiment.py"
+    experiment.write_text(_text(config, str(path), experiment), "utf-8")
+    size, (height, width, channels) = sum(leaf.size for leaf in jax.tree.leaves(params)), facts.shape
+    print(f"model     {foreign.model}: {size:,} parameters of {foreign.file}, for {height} x {width} x {channels}")
+    print(f"run       {workdir}: --mode sample --workdir {workdir}")
+    print(f"train     --config {experiment} --workdir {workdir}, with --config.data... as in {experiment}")
+    return 0
+
+
+def _defaults() -> ConfigDict:
+    from experiments import base
+
+    return base.get_config()
+
+
+def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts]:
+    """The experiment that the network is of, and the facts of its data."""
+    config.update_from_flattened_dict(foreign.settings)
+    config.process.VP.told = foreign.settings.get("process.VP.told", "index")
+    if config.process.name != "VP":
+        raise InputError(
+            f"process '{config.process.name}' is none of {foreign.file}, whose times are integers from 0: use process VP."
+        )
+    config.model.name = foreign.model
+    config.model[foreign.model].update(foreign.options)
+    outputs = objective.loss(config).outputs
+    if foreign.learned_variance != (outputs == 2):
+        config.loss.name = "hybrid" if foreign.learned_variance else "weighted"
+    if foreign.learned_variance:
+        config.sampler.ancestral.variance = "learned"
+    elif config.sampler.ancestral.variance == "learned":
+        config.sampler.ancestral.variance = "beta"
+    classes = foreign.labels
+    if classes and foreign.model != "noisy_classifier":
+        has_null = config.condition.labels and config.condition.null_rate > 0
+        has_null = has_null if foreign.has_null is None else foreign.has_null
+        config.condition.labels = True
+        config.condition.null_rate = (config.condition.null_rate or 0.1) if has_null else 0.0
+        classes -= has_null
+    elif not classes:
+        config.condition.labels = False
+    if foreign.text and not config.condition.text.name:
+        raise InputError(
+            f"{foreign.file} is told texts of {foreign.text} features: give --config with the text encoder it was trained "
+            "with in condition.text, such as name 'clip' and clip.path."
+        )
+    return config, Facts(foreign.shape, 0, tuple(map(str, range(classes))))
+
+
+def _text(config: ConfigDict, name: str, file: pathlib.Path) -> str:
+    """A file of an experiment: what differs from experiments/base.py."""
+    default, now = flat(_defaults().to_dict()), flat(config.to_dict())
+    changes = {key: value for key, value in now.items() if key not in default or default[key] != value}
+    lines = (f"            {key!r}: {value!r}," for key, value in changes.items())
+    return EXPERIMENT.format(name=name, file=shlex.quote(str(file)), changes="\n".join(lines))
