@@ -11,7 +11,7 @@ from ddpm import build, objective
 from ddpm.config import flat, to_json
 from ddpm.data.images import Facts
 from ddpm.errors import InputError
-from ddpm.interop import diffusers_folder
+from ddpm.interop import diffusers_folder, state_dicts
 from ddpm.interop.foreign import Foreign, params_of
 from ddpm.training import checkpoint
 from ddpm.training.state import init_state
@@ -52,12 +52,14 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
         if trained_with:
             raise InputError(f"--trained_with says what a .pt does not; {path} has a config.json that does.")
         foreign = diffusers_folder.read(path)
+    elif path.is_file():
+        foreign = state_dicts.read(path, trained_with, has_noise=config is not None)
     else:
         raise InputError(f"no folder or file {source!r}: give a folder of diffusers or a .pt file.")
     given, config = config, _defaults() if config is None else config
     if not foreign.settings and given is None:
         raise InputError(
-            f"{path} has no scheduler, which would say how it was trained: give --config, whose process, schedule and "
+            f"{path} has no scheduler that says how it was trained: give --config, whose process, schedule and "
             "prediction are those of the network, such as --config experiments/linear_cifar.py."
         )
     config, facts = _experiment(foreign, ConfigDict(config.to_dict()))
@@ -97,8 +99,10 @@ def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts
         )
     config.model.name = foreign.model
     config.model[foreign.model].update(foreign.options)
-    outputs = objective.loss(config).outputs
-    if foreign.learned_variance != (outputs == 2):
+    trained_by = objective.loss(config)
+    if foreign.model == "noisy_classifier":
+        config.loss.name = "cross_entropy"
+    elif trained_by.classifies or foreign.learned_variance != (trained_by.outputs == 2):
         config.loss.name = "hybrid" if foreign.learned_variance else "weighted"
     if foreign.learned_variance:
         config.sampler.ancestral.variance = "learned"
@@ -111,7 +115,7 @@ def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts
         config.condition.labels = True
         config.condition.null_rate = (config.condition.null_rate or 0.1) if has_null else 0.0
         classes -= has_null
-    elif not classes:
+    else:
         config.condition.labels = False
     if foreign.text and not config.condition.text.name:
         raise InputError(

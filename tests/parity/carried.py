@@ -39,9 +39,15 @@ def imported(source, workdir, config=None, trained_with=""):
 
 def output(run, x, t=TIMES, condition=NOTHING):
     """What its network says of x at our times t, which count from 1."""
-    model = run.diffusion.model
+    diffusion = run.diffusion
+
+    @jax.jit
+    def said(x):
+        bound = diffusion.model(run.params, condition)
+        return (bound.network if diffusion.classifies else bound).raw(x, jnp.asarray(t))
+
     with jax.default_matmul_precision("highest"):
-        return np.asarray(jax.jit(lambda x: model(run.params, condition).raw(x, jnp.asarray(t)))(x))
+        return np.asarray(said(x))
 
 
 def assert_same(ours, theirs, atol=1e-4):
