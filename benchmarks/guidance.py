@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 import ddpm
-from ddpm import build, pictures
+from ddpm import datasets, pictures
 from ddpm.evaluation.features.classifier import classifier
 from ddpm.training import sharding
 
@@ -52,7 +52,7 @@ def table(workdir: pathlib.Path, title: str, choices: list[dict], num: int) -> N
     run.config.evaluation.update(num=num, metrics=("fid", "pr"))
     run.config.evaluation.features.name = "classifier"
     run.config.sampler.batch_size = 200
-    network = classifier(dataset=build.dataset(run.config))
+    network = classifier(dataset=datasets.dataset(run.config))
     logits = jax.jit(lambda images: network.apply(network.params, images)["logits"])
     classes = range(len(run.facts.classes))
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 import ddpm
-from ddpm import build
+from ddpm import datasets
 from ddpm.data.images import Dataset
 from ddpm.evaluation.metrics import HIGHER_IS_BETTER
 from ddpm.evaluation.sources import of_dataset
@@ -26,7 +26,7 @@ def main(workdir: pathlib.Path, num: int, features: str, step: int | None) -> bo
     """Prints the figures; whether all are in order."""
     run = ddpm.load(workdir, step)
     half = ddpm.load(workdir, run.step // 2)
-    config, name = run.config, build.data_name(run.config).removesuffix(":train")
+    config, name = run.config, datasets.data_name(run.config).removesuffix(":train")
     config.evaluation.update(metrics=METRICS, num=num, num_reference=min(NUM_REFERENCE, run.facts.count))
     config.evaluation.features.name = features
     half.config.evaluation, evaluator = config.evaluation, run.evaluator()

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm import build, objective
+from ddpm import build, datasets, objective
 from ddpm.evaluation import records
 from ddpm.rng import stream
 from ddpm.training import checkpoint
@@ -60,7 +60,7 @@ def gradient_variance(workdir: pathlib.Path, batches: int = 64) -> dict[str, flo
     """Trace of the covariance of a batch's gradient of L_vlb, by how times are drawn."""
     config = objectives.get_config("vlb_importance")
     diffusion, tx = objective.diffusion(config, (28, 28, 1)), build.gradient_transformation(config)
-    images = build.dataset(config).images
+    images = datasets.dataset(config).images
     pixels = np.stack([images[i] for i in range(4096)])
     importance = objective.times_drawn(config, diffusion.process)
     abstract = jax.eval_shape(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddpm
-from ddpm import build, pictures
+from ddpm import datasets, pictures
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.degradation import block_means, rectangle
 from ddpm.rng import per_index, stream
@@ -44,7 +44,7 @@ def main() -> None:
         run.config.sampler.batch_size = 125
     config = runs["samplers"].config.copy_and_resolve_references()
     config.data.tfds.split = "test"
-    test = build.dataset(config)
+    test = datasets.dataset(config)
     chosen = np.random.default_rng(0).permutation(len(test.images))[: arguments.num]
     truth = np.stack([test.images[int(i)] for i in chosen])
     x_0 = to_images(jnp.asarray(truth))

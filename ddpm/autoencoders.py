@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ddpm.data.images import Scale
 from ddpm.errors import InputError
 from ddpm.evaluation.sources import params_digest
-from ddpm.interop import taesd
+from ddpm.interop import autoencoder_kl, taesd
 from ddpm.models.autoencoders.taesd import Taesd
 from ddpm.trained_autoencoder import trained_autoencoder
 
@@ -53,7 +53,7 @@ def read(path: str) -> Autoencoder:
         )
     if (place / "checkpoints").is_dir():
         return _trained(place)
-    return _taesd(place)
+    return _published(place) if autoencoder_kl.is_one(place) else _taesd(place)
 
 
 def _trained(workdir):
@@ -61,6 +61,19 @@ def _trained(workdir):
     colours, sha256 = read.facts.shape[-1], params_digest(read.params)
     unit = Scale((0.0,) * read.channels, (1.0,) * read.channels, sha256)  # its latents leave it scaled
     return Autoencoder(read.params, read.encode, read.decode, read.factor, read.channels, colours, sha256, unit)
+
+
+def _published(path):
+    read = autoencoder_kl.read(path)
+    module = read.module
+
+    def applied(method):
+        return lambda params, x: module.apply({"params": params}, x, method=method)
+
+    count = module.latent_channels
+    scale = Scale((read.shift_factor,) * count, (1 / read.scaling_factor,) * count, read.sha256)
+    encode, decode = applied("latents"), applied("decode")
+    return Autoencoder(read.params, encode, decode, module.factor, count, module.image_channels, read.sha256, scale)
 
 
 def _taesd(path):

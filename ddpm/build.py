@@ -3,7 +3,6 @@
 import functools
 import inspect
 import operator
-import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,12 +11,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddpm import latent_space
-from ddpm.cache import cache_directory
-from ddpm.condition import NOTHING, Condition
-from ddpm.data import latents
-from ddpm.data.images import Dataset, Facts, Labels
-from ddpm.data.pipeline import Feed, feed
+from ddpm import datasets, latent_space
+from ddpm.data.images import Dataset, Facts
 from ddpm.data.pixels import to_images
 from ddpm.diffusion.process import Noiseless
 from ddpm.diffusion.variance import check_learned
@@ -30,43 +25,7 @@ from ddpm.sampling import eps_power, grids, projections
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.guidance import Guides
 from ddpm.sampling.known import Kept
-from ddpm.text import encoder
 from ddpm.training import loop, optimizer, sharding, step
-
-
-def dataset(config: ConfigDict) -> Dataset:
-    """The data set of `config.data`."""
-    name = config.data.name
-    return call("data set", find("data set", "ddpm.data", name), options=options_of(config.data))
-
-
-def training_set(config: ConfigDict) -> Dataset:
-    """What a model is trained on: the data set of `config.data`, or its latents.
-
-    Raises:
-      InputError: the latents are not there, or not those of `config.data` by `config.latents.autoencoder`.
-    """
-    section = config.latents
-    if not section.autoencoder:
-        return dataset(config)
-    if config.data.flip:
-        raise InputError("data.flip = True mirrors images, and latents of mirrored images are others: set it to False.")
-    if not section.path:
-        raise InputError("latents.path = '': name the folder that --mode encode writes and training reads.")
-    found, about = latents.read(pathlib.Path(section.path).expanduser(), "run the same --config with --mode encode")
-    if about["data"]["name"] != data_name(config):
-        raise InputError(
-            f"{section.path} holds latents of {about['data']['name']}, and the data are {data_name(config)}: give another "
-            "latents.path, and encode."
-        )
-    return found
-
-
-def data_name(config: ConfigDict) -> str:
-    """A data set in a word or two, such as 'digits:train' or 'cifar10:train'."""
-    options = options_of(config.data)
-    name = options.get("dataset") or options.get("path") or config.data.name
-    return ":".join(filter(None, [name, options.get("split")]))
 
 
 def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:
@@ -246,8 +205,8 @@ def _eps_power(config: ConfigDict, made: Diffusion) -> Callable:
 
     @functools.cache
     def examples():
-        images = training_set(config)
-        return eps_power.some_examples(images, conditions(made, images))
+        images = datasets.training_set(config)
+        return eps_power.some_examples(images, datasets.conditions(made, images))
 
     return lambda params, times: measure(
         params, examples(), jnp.asarray(times, jax.dtypes.canonicalize_dtype(times.dtype))
@@ -276,36 +235,4 @@ def plan(config: ConfigDict) -> loop.Plan:
         batch_size=section.batch_size,
         accumulate=config.optimizer.accumulate,
         max_skipped=section.max_skipped,
-    )
-
-
-def conditions(made: Diffusion, images: Dataset) -> Condition:
-    """What a model is told of the images of a set, row i of image i.
-
-    Raises:
-      InputError: it is told what is not known of them.
-    """
-    told = NOTHING
-    if made.told.classes:
-        if images.labels is None:
-            raise InputError("the model is told classes, and these images have none: take images of known classes.")
-        told = told._replace(labels=Labels(images.labels))
-    if made.told.encoder:
-        if images.captions is None:
-            raise InputError("the model is told texts, and these images have no captions: take images that have.")
-        features, mask = encoder.cached(made.told.encoder, images.captions, cache_directory("text"))
-        told = told._replace(text=features, mask=mask)
-    return told
-
-
-def batches(config: ConfigDict, made: Diffusion | None, images: Dataset, **shardings) -> Feed:
-    """The batches of an experiment; `made` is the model that is told of them, if any is."""
-    return feed(
-        images,
-        seed=config.seed,
-        batch_size=config.training.batch_size,
-        flip=config.data.flip,
-        resident_bytes=config.data.resident_bytes,
-        conditions=conditions(made, images) if made else NOTHING,
-        **shardings,
     )

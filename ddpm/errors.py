@@ -22,7 +22,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
-def check_at_least(low: int, **values: int) -> None:
+def check_at_least(low: int, **values: float | int) -> None:
     """Raises InputError for a value below `low`, by its name."""
     for name, value in values.items():
         if not value >= low:

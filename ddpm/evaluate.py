@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, names, trained
+from ddpm import build, datasets, names, trained
 from ddpm.cache import cache_directory
 from ddpm.data.folder import folder
 from ddpm.data.images import Dataset
@@ -160,7 +160,7 @@ class Evaluator:
                 images = self._extract(sources.of_dataset(npz(path=name), name, num), cache_directory("features"))
                 return of_statistics(name, self.network).with_images(images)
         dataset = named_dataset(name, self._config) if name else self._dataset
-        name = name or build.data_name(self._config)
+        name = name or datasets.data_name(self._config)
         return self._extract(sources.of_dataset(dataset, name, num), cache_directory("features"))
 
     def _extract(self, source: Source, cache: pathlib.Path | None) -> Extracted:
@@ -214,7 +214,7 @@ def named_dataset(name: str, config: ConfigDict) -> Dataset:
         word = "tfds"
     section.name = word
     section[word].split = split or "train"
-    return build.dataset(ConfigDict({"data": section}))
+    return datasets.dataset(ConfigDict({"data": section}))
 
 
 def provenance(config: ConfigDict, params: Any, *, name: str, step: int, seed: int, when: str) -> dict:

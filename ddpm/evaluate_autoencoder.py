@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build
+from ddpm import datasets
 from ddpm.autoencoding.psnr import psnr
 from ddpm.config import check_same_run, to_json
 from ddpm.data.images import Dataset
@@ -80,7 +80,7 @@ class Evaluation:
         section = config.evaluation
         self._config, self._evaluator = config, Evaluator(config, dataset)
         images = named_dataset(section.reference, config) if section.reference else dataset
-        name = section.reference or build.data_name(config)
+        name = section.reference or datasets.data_name(config)
         if images.facts.shape[-1] != channels:
             raise InputError(
                 f"{name} holds images of {images.facts.shape[-1]} channels, and the autoencoder was trained with {channels}: "
@@ -142,7 +142,7 @@ def evaluate_run(
         settings.update(data=config.data, evaluation=config.evaluation)
     settings.update_from_flattened_dict(changes)
     made, mesh = reconstruction(settings, read.facts.shape), sharding.data_mesh()
-    evaluation = Evaluation(settings, made, read.facts.shape[-1], build.dataset(settings), mesh)
+    evaluation = Evaluation(settings, made, read.facts.shape[-1], datasets.dataset(settings), mesh)
     record = evaluation(read.params, name=str(workdir), step=read.step, when="afterwards")
     records.store(workdir, record)
     return record

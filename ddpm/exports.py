@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, objective, run
+from ddpm import datasets, objective, run
 from ddpm.config import flat, in_use, to_json
 from ddpm.errors import InputError
 from ddpm.evaluation import records
@@ -114,7 +114,7 @@ def _of_one_less(kernel: np.ndarray, freq_shift: int) -> np.ndarray:
 def _card(trained: Trained, diffusion: objective.Diffusion) -> str:
     config, (height, width, channels) = trained.config, trained.facts.shape
     parts = {
-        "data": f"{build.data_name(config)}: {trained.facts.count} images of {height} x {width} x {channels}"
+        "data": f"{datasets.data_name(config)}: {trained.facts.count} images of {height} x {width} x {channels}"
         + (f", {len(trained.facts.classes)} classes" if trained.facts.classes else ""),
         "steps": f"{trained.step} of {config.training.batch_size} images, EMA {config.ema.decay:g}",
         "network": f"{config.model.name}, {sum(leaf.size for leaf in jax.tree.leaves(trained.params)):,} parameters",

@@ -7,9 +7,9 @@ import shlex
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, objective
+from ddpm import autoencoders, build, objective
 from ddpm.config import flat, to_json
-from ddpm.data.images import Facts
+from ddpm.data.images import Facts, Scale
 from ddpm.errors import InputError
 from ddpm.interop import diffusers_folder, state_dicts
 from ddpm.interop.foreign import Foreign, params_of
@@ -57,7 +57,7 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
     else:
         raise InputError(f"no folder or file {source!r}: give a folder of diffusers or a .pt file.")
     given, config = config, _defaults() if config is None else config
-    if not foreign.settings and given is None:
+    if "schedule.name" not in foreign.settings and given is None:
         raise InputError(
             f"{path} has no scheduler that says how it was trained: give --config, whose process, schedule and "
             "prediction are those of the network, such as --config experiments/linear_cifar.py."
@@ -122,7 +122,26 @@ def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts
             f"{foreign.file} is told texts of {foreign.text} features: give --config with the text encoder it was trained "
             "with in condition.text, such as name 'clip' and clip.path."
         )
-    return config, Facts(foreign.shape, 0, tuple(map(str, range(classes))))
+    return config, Facts(foreign.shape, 0, tuple(map(str, range(classes))), _scale(foreign, config))
+
+
+def _scale(foreign: Foreign, config: ConfigDict) -> Scale | None:
+    """That of the latents which the network denoises; None for images."""
+    path, channels = config.latents.autoencoder, foreign.shape[-1]
+    if not path and channels in (1, 3):
+        return None
+    if not path:
+        raise InputError(
+            f"{foreign.file} denoises {channels} channels, which are latents: give the folder of the pipeline with its vae, "
+            "or --config with the autoencoder in latents.autoencoder."
+        )
+    autoencoder = autoencoders.read(path)
+    if autoencoder.channels != channels:
+        raise InputError(
+            f"{foreign.file} denoises {channels} channels, and the autoencoder at {path} has {autoencoder.channels}: "
+            "give the one it was trained with as latents.autoencoder."
+        )
+    return autoencoder.scale or Scale((0.0,) * channels, (1.0,) * channels, autoencoder.sha256)
 
 
 def _text(config: ConfigDict, name: str, file: pathlib.Path) -> str:

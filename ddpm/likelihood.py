@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, names, objective
+from ddpm import datasets, names, objective
 from ddpm.data.images import Dataset
 from ddpm.diffusion.variance import check_learned
 from ddpm.errors import InputError
@@ -50,7 +50,7 @@ def likelihood(
             "its model says nothing of them."
         )
     num = min(section.num, dataset.facts.count)
-    source = sources.of_dataset(dataset, section.reference or build.data_name(config), num)
+    source = sources.of_dataset(dataset, section.reference or datasets.data_name(config), num)
     function, options = names.find("likelihood", likelihoods.__name__, metric), dict(section[metric])
     if (
         "variance" in inspect.signature(function).parameters
@@ -62,7 +62,7 @@ def likelihood(
             "the model is told an image that is made of the one it draws: it has no likelihood of it alone."
         )
     told = jax.tree.map(
-        lambda rows: np.stack([rows[int(i)] for i in source.chosen]), build.conditions(diffusion, dataset)
+        lambda rows: np.stack([rows[int(i)] for i in source.chosen]), datasets.conditions(diffusion, dataset)
     )
     about = {"step": step, "params": "EMA", "params_sha256": sources.params_digest(params), "seed": seed}
     arrays = bits_per_dim.rows_of(

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, names, pictures
+from ddpm import autoencoders, datasets, names, pictures
 from ddpm.config import check_same_run, to_json
-from ddpm.data import tfds
+from ddpm.data import latents, tfds
+from ddpm.data.images import Scale
 from ddpm.draw import draw_to
 from ddpm.errors import InputError, unknown_name
 from ddpm.evaluate import Evaluator, provenance
@@ -24,9 +25,11 @@ from ddpm.evaluation.bits_per_dim import is_likelihood
 from ddpm.evaluation.extract import Extracted
 from ddpm.evaluation.memorisation import memorisation as copies
 from ddpm.evaluation.neighbours import nearest
+from ddpm.latent_space import LatentSpace
 from ddpm.report import collect, page
 from ddpm.run import Run, load
 from ddpm.trained_autoencoder import is_autoencoder
+from ddpm.training import sharding
 
 TAKEN = (
     "sampler",
@@ -111,7 +114,7 @@ def evaluate_images(
     """
     if workdir is not None and not workdir.is_dir():
         raise InputError(f"{workdir} is no run: --workdir beside --images is a run whose report shows the figures too.")
-    evaluator = Evaluator(config, build.dataset(config), functools.partial(print, flush=True))
+    evaluator = Evaluator(config, datasets.dataset(config), functools.partial(print, flush=True))
     images = evaluator.images(name, num)
     if out is not None:
         evaluator.write_statistics(out, images)
@@ -136,6 +139,29 @@ def report(workdirs: list[pathlib.Path], out: pathlib.Path | None) -> int:
     display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.stdout.isatty() and display:
         webbrowser.open(out.absolute().as_uri())
+    return 0
+
+
+def encode(config: ConfigDict) -> int:
+    """Writes the latents of an experiment's data, which it is trained on from then on."""
+    section = config.latents
+    if not section.autoencoder or not section.path:
+        raise InputError(
+            "--mode encode needs latents.autoencoder, a path, and latents.path, the folder to write, in the configuration."
+        )
+    images, autoencoder = datasets.dataset(config), autoencoders.read(section.autoencoder)
+    unscaled = Scale((0.0,), (1.0,), autoencoder.sha256)
+    space = LatentSpace(autoencoder, unscaled, section.batch_size, sharding.data_mesh())
+    space.latent_shape(images.facts.shape)  # images that do not fit are told of before any is read
+    about = {
+        "autoencoder": {"path": section.autoencoder, "sha256": autoencoder.sha256},
+        "data": {"name": datasets.data_name(config), "sha256": images.sha256, "count": len(images.images)},
+    }
+    folder = pathlib.Path(section.path).expanduser()
+    progress = functools.partial(print, flush=True)
+    scale = latents.encode_to(folder, images, space.encode, about=about, scale=autoencoder.scale, progress=progress)
+    known = "as the autoencoder leaves them" if autoencoder.scale else "measured"
+    print(f"latents   {folder}: mean {np.mean(scale.mean):.3g}, deviation {np.mean(scale.std):.3g} ({known}, of channels)")
     return 0
 
 

@@ -3,14 +3,15 @@
 import functools
 import json
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, latent_space, trained
-from ddpm.condition import NOTHING, Condition
+from ddpm import build, datasets, latent_space, trained
+from ddpm.condition import NOTHING, same_for_all
 from ddpm.config import from_json
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion.process import Noiseless, Process
@@ -20,7 +21,7 @@ from ddpm.evaluation import records
 from ddpm.evaluation.extract import Extracted
 from ddpm.guides import guides, scales
 from ddpm.likelihood import likelihood
-from ddpm.samplers import asked
+from ddpm.samplers import asked, encoded
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.conditions import check_labels
 from ddpm.sampling.denoise import denoiser
@@ -66,7 +67,7 @@ class Run:
             sampler = build.batched_sampler(config, self._diffusion, guided, self.facts, self._mesh)
             self._samplers[program] = sampler, guided.classes
         sampler, classes = self._samplers[program]
-        wanted = asked(config, self._diffusion, self.facts.shape, classes, lambda: build.training_set(self.config))
+        wanted = asked(config, self._diffusion, self.facts.shape, classes, lambda: datasets.training_set(self.config))
         return sampler.along(times, wanted, scales(config))
 
     def sample(self, num: int, *, seed: int = 0, **choice) -> np.ndarray:
@@ -119,7 +120,7 @@ class Run:
         wanted = self.config.evaluation.to_json(sort_keys=True) + self.config.data.to_json(sort_keys=True)
         if wanted not in self._evaluators:
             self._evaluators[wanted] = Evaluator(
-                self.config, build.dataset(self.config), functools.partial(print, flush=True)
+                self.config, datasets.dataset(self.config), functools.partial(print, flush=True)
             )
         return self._evaluators[wanted]
 
@@ -149,21 +150,28 @@ class Run:
         workdir/evaluation.jsonl; and what it says of each image, kept in workdir/evaluation.
         """
         record, arrays = likelihood(
-            metric, self.config, build.dataset(self.config), self._diffusion, self.params, self.facts.shape,
+            metric, self.config, datasets.dataset(self.config), self._diffusion, self.params, self.facts.shape,
             self.workdir / "evaluation" / "likelihood",
             name=str(self.workdir), step=self.step, seed=seed, progress=functools.partial(print, flush=True),
         )  # fmt: skip
         records.store(self.workdir, record)
         return record, arrays
 
-    def denoise(self, x_t: Data, t: Time, labels: np.ndarray | int | None = None) -> tuple[Data, Data]:
+    def denoise(
+        self,
+        x_t: Data,
+        t: Time,
+        labels: np.ndarray | int | None = None,
+        prompts: Sequence[str] | str | None = None,
+    ) -> tuple[Data, Data]:
         """(x0_hat, eps_hat) of noised images x_t [batch, height, width, channels] at times t, [batch] or one for all.
 
         Args:
           t: integers in 1..T where the process has a table, else reals in [t_min, T].
           labels: classes, [batch] or one for all, of a model that is told them; None for none.
+          prompts: texts, [batch] or one for all, of a model that is told them; None for none.
         Raises:
-          InputError: images of another shape, or a time out of range.
+          InputError: images of another shape, a time out of range, or what the model is not told.
         """
         t = np.asarray(t)
         if x_t.shape[1:] != self.facts.shape:
@@ -172,10 +180,16 @@ class Run:
         if (discrete and not np.issubdtype(t.dtype, np.integer)) or t.min() < t_min or t.max() > T:
             times = f"integers in 1..{T}" if discrete else f"in [{t_min:g}, {T:g}]"
             raise InputError(f"t = {t} must be {times}; at t = 0 there is no noise to take away.")
-        condition = None
+        condition, told = None, self._diffusion.told
+        if labels is not None or prompts is not None:
+            condition = same_for_all(told.null or NOTHING, len(x_t))
         if labels is not None:
-            check_labels(np.ravel(labels).tolist(), self._diffusion.told.classes)
-            condition = Condition(np.broadcast_to(np.asarray(labels, np.int32), len(x_t)))
+            check_labels(np.ravel(labels).tolist(), told.classes)
+            condition = condition._replace(labels=np.broadcast_to(np.asarray(labels, np.int32), len(x_t)))
+        if prompts is not None:
+            features, mask = encoded(told, (prompts,) if isinstance(prompts, str) else tuple(prompts))
+            rows = np.broadcast_to(np.arange(len(features)), len(x_t))
+            condition = condition._replace(text=features[rows], mask=mask[rows])
         return self._denoise(self.config.sampler.clip, self.config.sampler.percentile, self.params, x_t, t, condition)
 
     def _denoised(self, clip, percentile, params, x_t, t, condition):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, trained
+from ddpm import build, datasets, trained
+from ddpm.conditioning import Conditioning
 from ddpm.data.images import Dataset, Facts
 from ddpm.data.npz import npz
 from ddpm.data.pipeline import permuted
@@ -88,20 +89,16 @@ def asked(
 
 def _texts(config, made, images):
     encoder, prompts = made.told.encoder, tuple(config.sampler.prompts)
-    if encoder is None:
-        if prompts:
-            raise InputError(
-                f"prompts such as {prompts[0]!r} are for a model that is told texts: train one with condition.text.name, "
-                "or ask this one for --labels if it is told classes."
-            )
-        return lambda seed, indices: (None, None)
     if prompts:
-        features, mask = encoder.encode(prompts)
+        features, mask = encoded(made.told, prompts)
         return lambda seed, indices: (features[indices % len(prompts)], mask[indices % len(prompts)])
+
+    if encoder is None:
+        return lambda seed, indices: (None, None)
 
     @functools.cache
     def of_captions():
-        told = build.conditions(made, images())
+        told = datasets.conditions(made, images())
         return told.text, told.mask
 
     def drawn(seed, indices):
@@ -110,6 +107,20 @@ def _texts(config, made, images):
         return features[chosen], mask[chosen]
 
     return drawn
+
+
+def encoded(told: Conditioning, prompts: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Features and mask of texts for a model.
+
+    Raises:
+      InputError: the model is told none.
+    """
+    if told.encoder is None:
+        raise InputError(
+            f"prompts such as {prompts[0]!r} are for a model that is told texts: train one with condition.text.name, "
+            "or ask this one for --labels if it is told classes."
+        )
+    return told.encoder.encode(prompts)
 
 
 def _worse(config, made, shape, images):
@@ -196,7 +207,7 @@ def _of_run(config, workdir, shape):
     mesh = sharding.data_mesh()
     # Noise of its own: of one key, the noise of a small image is the beginning of that of a large one.
     base = sampler(
-        run.config, made, run.facts, mesh, lambda: build.training_set(run.config), noise=f"sample of {shape}"
+        run.config, made, run.facts, mesh, lambda: datasets.training_set(run.config), noise=f"sample of {shape}"
     )
     params = jax.device_put(run.params, sharding.replicated(mesh))
 

@@ -9,7 +9,7 @@ import time
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, objective, pictures, train_autoencoder, train_diffusion
+from ddpm import build, datasets, objective, pictures, train_autoencoder, train_diffusion
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
 from ddpm.evaluate import best_figure
@@ -25,7 +25,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     plan, mesh = build.plan(config), sharding.data_mesh()
     replicated = sharding.replicated(mesh)
     sharding.check_divisible("training.batch_size", config.training.batch_size, mesh)
-    images = build.training_set(config)
+    images = datasets.training_set(config)
     facts = images.facts
     record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
     _check_workdir(record, workdir, accept_changes)

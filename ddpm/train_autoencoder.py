@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, pictures
+from ddpm import build, datasets, pictures
 from ddpm.autoencoding import pixel_losses
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError, check_at_least
@@ -32,7 +32,7 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
         raise InputError("an autoencoder is trained on images, and the data are latents: set latents.path to ''.")
     made = reconstruction(config, facts.shape)
     tx = build.gradient_transformation(config, PARTS)
-    shown = sources.of_dataset(images, build.data_name(config), min(SHEET, facts.count))
+    shown = sources.of_dataset(images, datasets.data_name(config), min(SHEET, facts.count))
     reconstruct = reconstructor(made, SHEET, mesh)
     evaluation = Evaluation(config, made, facts.shape[-1], images, mesh) if config.training.evaluate_every else None
 
@@ -61,7 +61,7 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
         f"autoencoder {config.autoencoder.name}",
         lambda key: init_state(made.init(key), tx),
         train_step(config, made, tx),
-        build.batches(config, None, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh)),
+        datasets.batches(config, None, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh)),
         sheet,
         evaluate,
         finish,

@@ -6,7 +6,7 @@ import logging
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, objective, pictures, samplers
+from ddpm import build, datasets, objective, pictures, samplers
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, of_run
@@ -48,7 +48,7 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
         config.model.name,
         lambda key: init_state(diffusion.init(key), tx, history),
         build.train_step(config, diffusion, tx),
-        build.batches(config, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh)),
+        datasets.batches(config, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh)),
         sheet if draws else None,
         evaluation,
         finish,
@@ -60,7 +60,7 @@ class _Evaluation:
 
     def __init__(self, config, images, diffusion, mesh):
         self._config = build.with_sampler(config, config.evaluation.sampler, config.evaluation.num_steps)
-        self._evaluator = Evaluator(config, build.dataset(config) if images.scale else images)
+        self._evaluator = Evaluator(config, datasets.dataset(config) if images.scale else images)
         self._sampler = samplers.sampler(self._config, diffusion, images.facts, mesh, lambda: images)
 
     def __call__(self, workdir, step, state, heed) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, conditioning, data, guides, main, models, names, objective, sampling, train
+from ddpm import build, conditioning, data, datasets, guides, main, models, names, objective, sampling, train
 from ddpm.condition import Condition
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples
@@ -145,7 +145,7 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     images = Dataset(pixels, labels=np.arange(16) % 3, captions=[f"image {i}" for i in range(16)])
     mesh = sharding.data_mesh(jax.devices()[:1])
     diffusion, tx = objective.diffusion(c, shape, classes_of(c)), build.gradient_transformation(c)
-    feed = build.batches(c, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
+    feed = datasets.batches(c, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
     history = objective.times_drawn(c, diffusion.process).history
     state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
         objective.init_key(c)
@@ -281,7 +281,7 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
 def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
     tiny.update_from_flattened_dict(change)
     with pytest.raises(InputError) as caught:
-        build.dataset(tiny)
+        datasets.dataset(tiny)
         diffusion = objective.diffusion(tiny, (8, 8, 1))
         objective.times_drawn(tiny, diffusion.process)
         build.gradient_transformation(tiny)
@@ -328,5 +328,5 @@ def test_network_values_out_of_range_are_refused(tiny, change, message):
 
 
 def test_facts_are_json(tiny):
-    facts = build.dataset(tiny).facts
+    facts = datasets.dataset(tiny).facts
     assert dataclasses.asdict(facts)["shape"] == (8, 8, 1)

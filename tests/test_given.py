@@ -10,7 +10,7 @@ import pytest
 from conftest import run
 
 import ddpm
-from ddpm import build, objective
+from ddpm import build, datasets, objective
 from ddpm.config import to_json
 from ddpm.data.digits import digits
 from ddpm.data.images import Dataset
@@ -71,7 +71,7 @@ def opened(place):
         config.sampler.update(num_steps=5, batch_size=8)
         config.data.npz.path = str(place / "small_digits.npz")
         config.update_from_flattened_dict(CHANGES[name])
-        facts, tx = build.dataset(config).facts, build.gradient_transformation(config)
+        facts, tx = datasets.dataset(config).facts, build.gradient_transformation(config)
         made = objective.diffusion(config, facts.shape, len(facts.classes))
         params = jax.tree.map(lambda p: p + 0.05, jax.jit(made.init)(objective.init_key(config)))
         checkpoints = Checkpoints(place / name, keep=1, keep_every=0)
@@ -87,7 +87,7 @@ def opened(place):
 def wanted(run, images=None, **choice):
     """What a run is asked for."""
     config = build.with_sampler(run.config, **choice)
-    images = images or (lambda: build.dataset(run.config))
+    images = images or (lambda: datasets.dataset(run.config))
     return asked(config, run._diffusion, run.facts.shape, len(run.facts.classes), images)
 
 

@@ -5,7 +5,7 @@ import nbformat
 import pytest
 from conftest import REPO, TINY, run
 
-PICTURES = {"load_and_sample": 3, "compare_samplers": 2, "evaluate_images": 1, "read_a_report": 4}
+PICTURES = {"load_and_sample": 3, "guide": 2, "compare_samplers": 2, "evaluate_images": 1, "read_a_report": 4}
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def workdir(tmp_path_factory):
     """A run as `make train` leaves it, but short."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     intervals = [f"--config.training.{every}" for every in ("num_steps=10", "sample_every=5", "evaluate_every=5")]
-    code, _, err = run(*TINY, f"--workdir={path}", *intervals)
+    code, _, err = run(*TINY, "--config.condition.labels=True", f"--workdir={path}", *intervals)
     assert code == 0, err
     return path
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import ddpm
-from ddpm import build, conditioning, objective
+from ddpm import build, conditioning, datasets, objective
 from ddpm.condition import Condition
 from ddpm.data.pipeline import Examples
 from ddpm.diffusion import predictions
@@ -44,7 +44,7 @@ def encoder(tmp_path_factory):
     fake, cache = TextEncoder("fake", "0" * 16, LENGTH, WIDTH, encode, None), tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conditioning, "_encoder", lambda name, options: fake)
-        patch.setattr(build, "cache_directory", lambda name: cache / name)
+        patch.setattr(datasets, "cache_directory", lambda name: cache / name)
         yield
 
 
@@ -84,9 +84,17 @@ def test_prompts_are_drawn_in_turn_and_another_compiles_nothing(opened):
     assert (guided != first).any() and len(opened._samplers) == 2
 
 
+def test_a_noised_image_is_denoised_by_what_it_is_told(opened):
+    x_t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
+    both, _ = opened.denoise(x_t, 500, prompts=["digit 1", "a figure 2"])
+    first, _ = opened.denoise(x_t, 500, prompts="digit 1")
+    np.testing.assert_allclose(both[0], first[0], atol=1e-5)
+    assert np.abs(both[1] - first[1]).max() > 1e-3
+
+
 def test_without_prompts_captions_of_the_data_are_drawn_each_as_often(opened):
     wanted = functools.partial(asked, opened.config, opened._diffusion, opened.facts.shape, 0)
-    rows = wanted(lambda: build.dataset(opened.config))
+    rows = wanted(lambda: datasets.dataset(opened.config))
     told = rows.rows(0, np.arange(24, dtype=np.uint32))
     features, mask = encode(CAPTIONS)
     assert not rows.said and told.labels is None and told.image is None

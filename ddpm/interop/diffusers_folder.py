@@ -36,9 +36,12 @@ def read(path: pathlib.Path) -> Foreign:
         raise InputError(f"{folder / CONFIG}: {unknown_name('network', str(kind), CLASSES)}")
     foreign = CLASSES[kind].foreign(config, *_weights(folder))
     beside = folder.parent if folder.name in PARTS else folder
+    if (beside / "vae" / CONFIG).is_file():
+        foreign = foreign._replace(settings={"latents.autoencoder": str(beside / "vae")})
     for source in (beside / "scheduler" / SCHEDULER, beside / SCHEDULER):
         if source.is_file():
-            return foreign._replace(settings=diffusers_scheduler.settings(_json(source), source))
+            said = diffusers_scheduler.settings(_json(source), source)
+            return foreign._replace(settings=foreign.settings | said)
     return foreign
 
 

@@ -1,8 +1,10 @@
 """The convolutional encoder and decoder that latent diffusion's autoencoders share."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -17,9 +19,24 @@ from ddpm.models.layers import (
     conv,
     group_norm,
 )
-from ddpm.shapes import Images
+from ddpm.shapes import Images, PerExample
 
 Latents = Float[Array, "batch rows columns latents"]
+
+
+class Code(NamedTuple):
+    """Images as an autoencoder keeps them.
+
+    z: the latents that are decoded, noise and rounding included.
+    penalty: what is added to the loss of each image for them.
+    rate: what each image costs, in bits/dim of its pixels.
+    figures: more that is to be known, by name.
+    """
+
+    z: Latents
+    penalty: PerExample
+    rate: PerExample
+    figures: dict[str, jax.Array]
 
 
 class Convolutional(nn.Module):

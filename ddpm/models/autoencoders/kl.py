@@ -5,8 +5,7 @@ import math
 import jax.numpy as jnp
 
 from ddpm.diffusion import gaussian
-from ddpm.models.autoencoders.code import Code
-from ddpm.models.autoencoders.encoder_decoder import Convolutional, Latents
+from ddpm.models.autoencoders.encoder_decoder import Code, Convolutional, Latents
 from ddpm.rng import normal
 from ddpm.shapes import Images, Keys
 

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ddpm.models.autoencoders.code import Code
-from ddpm.models.autoencoders.encoder_decoder import Convolutional, Latents
+from ddpm.models.autoencoders.encoder_decoder import Code, Convolutional, Latents
 from ddpm.models.layers import Features
 from ddpm.shapes import Images, Keys
 
