@@ -61,6 +61,7 @@ NEWER = {
     "model.noisy_classifier.freq_shift": 1,
     "model.noisy_classifier.as_published": False,
     "process.VP.told": "share",
+    "condition.text.clip.padded": False,
     "sampler.percentile": 0.0,
     "condition.text.name": "",
     "condition.image.name": "",

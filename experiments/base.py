@@ -168,7 +168,7 @@ def get_config() -> ConfigDict:
                 text=dict(
                     name="",  # a file of ddpm/text: minilm, clip, t5, to tell it the captions; '' for none
                     minilm=dict(length=32, path=""),
-                    clip=dict(length=77, path=""),
+                    clip=dict(length=77, path="", padded=False),
                     t5=dict(length=77, path=""),
                 ),
                 image=dict(

@@ -61,6 +61,9 @@ def write(
     for name in (part, "scheduler"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     _write_json(folder / part / CONFIG, config)
+    arrays = {
+        name: np.ascontiguousarray(array) for name, array in arrays.items()
+    }  # the library writes others in disorder
     save_file(arrays, folder / part / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
     _write_json(folder / "scheduler" / SCHEDULER, scheduler)
     sampler = scheduler["_class_name"]

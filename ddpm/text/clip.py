@@ -20,12 +20,13 @@ FIRST, LAST = "<|startoftext|>", "<|endoftext|>"
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def clip(path: str = "", length: int = 77) -> TextEncoder:
+def clip(path: str = "", length: int = 77, padded: bool = False) -> TextEncoder:
     """CLIP's text model; a text's vector is the features of its last token, before the projection to images.
 
     Args:
       path: a folder in Hugging Face's layout, of a text model or of a whole CLIP.
       length: tokens kept of a text, in 3..77, the first and the last, which every text has, included.
+      padded: every text is filled up to that with last tokens, which are read too, as Stable Diffusion's are.
     Raises:
       InputError: there is none, it holds another network, a library is missing, or another length.
 
@@ -67,6 +68,8 @@ def clip(path: str = "", length: int = 77) -> TextEncoder:
 
     def apply(params, tokens, mask):
         features = model.apply({"params": params}, tokens)
+        if padded:
+            return features, None
         last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
         return features, jnp.take_along_axis(features, last[:, None, None], axis=1)[:, 0]
 
@@ -77,6 +80,7 @@ def clip(path: str = "", length: int = 77) -> TextEncoder:
         apply,
         params,
         length=length,
+        padding=LAST if padded else "",
         width=model.width,
         most=model.positions,
     )

@@ -42,7 +42,16 @@ class TextEncoder(NamedTuple):
 
 
 def text_encoder(
-    about: str, sha256: str, tokenizer: Any, apply: Callable, params: Any, *, length: int, width: int, most: int
+    about: str,
+    sha256: str,
+    tokenizer: Any,
+    apply: Callable,
+    params: Any,
+    *,
+    length: int,
+    width: int,
+    most: int,
+    padding: str = "",
 ) -> TextEncoder:
     """The encoder that a tokenizer and a network make.
 
@@ -53,12 +62,15 @@ def text_encoder(
         (features [n, length, width], pooled [n, width] or None); pure.
       length: tokens a text has at most, in 3..most.
       most: tokens the network can read.
+      padding: the token that texts are filled up with to that length, and that is there as others are; '' for none.
     Raises:
       InputError: another length.
     """
     if not 3 <= length <= most:
         raise InputError(f"length = {length} must be in 3..{most}, what is added to each text included.")
     tokenizer.no_padding()
+    if padding:
+        tokenizer.enable_padding(length=length, pad_id=tokenizer.token_to_id(padding), pad_token=padding)
     tokenizer.enable_truncation(length)
     params = jax.device_put(params)
 
@@ -87,7 +99,7 @@ def text_encoder(
             vectors[rows] = of_batch[: len(there)]
         return vectors
 
-    sha = hashlib.sha256(f"{sha256} {length}".encode()).hexdigest()[:16]
+    sha = hashlib.sha256(" ".join(filter(None, [sha256, str(length), padding])).encode()).hexdigest()[:16]
     return TextEncoder(about, sha, length, width, encode, pooled)
 
 

@@ -1,5 +1,8 @@
 """Networks of theirs with random weights, imported as a user would, beside ours."""
 
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,9 @@ import torch
 from ddpm import trained
 from ddpm.condition import NOTHING
 from ddpm.imports import import_run
+from ddpm.interop import diffusers_unet
+from ddpm.interop.foreign import params_of
+from ddpm.models.unet import UNet
 
 TIMES = np.array([1, 500, 1000])
 
@@ -17,7 +23,7 @@ def randomised(network):
     generator = torch.Generator().manual_seed(0)
     for name, weights in network.requires_grad_(False).named_parameters():
         weights.normal_(0, 0.1 if weights.ndim == 1 else weights[0].numel() ** -0.5, generator=generator)
-        if "norm" in name and name.endswith("weight"):
+        if "norm" in name and name.endswith("weight") and weights.ndim == 1:
             weights += 1
     return network.eval()
 
@@ -35,6 +41,16 @@ def imported(source, workdir, config=None, trained_with=""):
     """The run that --mode import makes."""
     assert import_run(str(source), workdir, config, trained_with) == 0
     return trained.read(workdir)
+
+
+def carried(network):
+    """A U-Net of diffusers as the module and parameters that an import makes of it, without a run."""
+    config = json.loads(network.to_json_string())
+    arrays = {name: weights.numpy() for name, weights in network.state_dict().items()}
+    foreign = diffusers_unet.foreign(config, arrays, pathlib.Path("unet") / "weights")
+    more = {"num_labels": foreign.labels} if foreign.labels else {}
+    unet = UNet(config["out_channels"], **foreign.options, **more)
+    return unet, lambda *example: params_of(foreign, jax.eval_shape(unet.init, jax.random.key(0), *example)["params"])
 
 
 def output(run, x, t=TIMES, condition=NOTHING):
