@@ -22,18 +22,18 @@ def get_config() -> ConfigDict:
     config.prediction.name = "v"
     config.condition.text.name = "minilm"
     config.model.unet.update(
-        patch=2,
-        channels=32,
-        channel_mult=(1, 2, 4),
+        patch=4,
+        channels=64,
+        channel_mult=(1, 2),
         num_res_blocks=1,
         attention_resolutions=(8,),
         num_heads=4,
         dropout=0.0,
     )
-    config.optimizer.update(learning_rate=5e-4, warmup_steps=200)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
     config.training.update(
-        cpu_devices=2, batch_size=16, num_steps=8000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
+        cpu_devices=2, batch_size=32, num_steps=4000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
     )
     config.sampler.update(name="dpm_solver_pp", num_steps=20)
     config.evaluation.features.name = "pixels"

@@ -6,9 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm import build
 from ddpm.data.images import Dataset
-from ddpm.data.pipeline import Examples
+from ddpm.data.pipeline import Examples, feed
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion import losses, predictions, schedules, timesteps, weights
 from ddpm.diffusion.model import Model
@@ -207,7 +206,7 @@ def test_one_and_eight_devices_agree():
 def run_feed(dataset, **options):
     mesh = sharding.data_mesh()
     placement = dict(split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    return build.feed(dataset, seed=0, batch_size=8, flip=True, resident_bytes=2**30, **placement, **options), placement
+    return feed(dataset, seed=0, batch_size=8, flip=True, resident_bytes=2**30, **placement, **options), placement
 
 
 def test_a_scan_of_steps_is_the_steps_one_by_one():
