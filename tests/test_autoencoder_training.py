@@ -232,7 +232,7 @@ def test_figures_are_those_of_images_by_hand():
 @pytest.mark.slow
 def test_the_perceptual_distance_is_one(monkeypatch):
     params = EfficientNetLite0().init(jax.random.key(0), jnp.zeros((1, 8, 8, 1), jnp.uint8))["params"]
-    network = FeatureNetwork("efficientnet", "-", "", (), params, None)
+    network = FeatureNetwork("efficientnet", "-", "", (), params, lambda params, pixels: {})
     monkeypatch.setattr(perceptual, "efficientnet", lambda path: network)
     distance = jax.jit(perceptual.perceptual_distance())
     x, y = to_images(pixels(1, 8)), -to_images(pixels(1, 8))
