@@ -114,7 +114,12 @@ def _of_one_less(kernel: np.ndarray, freq_shift: int) -> np.ndarray:
 def _card(trained: Trained, diffusion: objective.Diffusion) -> str:
     config, (height, width, channels) = trained.config, trained.facts.shape
     parts = {
-        "data": f"{datasets.data_name(config)}: {trained.facts.count} images of {height} x {width} x {channels}"
+        "data": (
+            f"{datasets.data_name(config)}: {trained.facts.count} images"
+            if trained.facts.count
+            else "others', imported"
+        )
+        + f", {height} x {width} x {channels}"
         + (f", {len(trained.facts.classes)} classes" if trained.facts.classes else ""),
         "steps": f"{trained.step} of {config.training.batch_size} images, EMA {config.ema.decay:g}",
         "network": f"{config.model.name}, {sum(leaf.size for leaf in jax.tree.leaves(trained.params)):,} parameters",

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -65,15 +66,7 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
     config, facts = _experiment(foreign, ConfigDict(config.to_dict()))
     diffusion = objective.diffusion(config, facts.shape, len(facts.classes))
     params = params_of(foreign, jax.eval_shape(diffusion.init, jax.random.key(0)))
-    tx, history = build.gradient_transformation(config), objective.times_drawn(config, diffusion.process).history
-    checkpoints = checkpoint.Checkpoints(workdir, keep=1, keep_every=0)
-    try:
-        record = {"config": to_json(config), "facts": dataclasses.asdict(facts)}
-        state = jax.jit(lambda params: init_state(params, tx, history))(params)
-        checkpoints.save(0, state, record)
-        checkpoints.finish()
-    finally:
-        checkpoints.close()
+    write_run(workdir, config, facts, params)
     experiment = workdir / "experiment.py"
     experiment.write_text(_text(config, str(path), experiment), "utf-8")
     size, (height, width, channels) = sum(leaf.size for leaf in jax.tree.leaves(params)), facts.shape
@@ -81,6 +74,19 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
     print(f"run       {workdir}: --mode sample --workdir {workdir}")
     print(f"train     --config {experiment} --workdir {workdir}, with --config.data... as in {experiment}")
     return 0
+
+
+def write_run(workdir: pathlib.Path, config: ConfigDict, facts: Facts, params: Any) -> None:
+    """Checkpoint 0 of a run that starts with these parameters."""
+    process = objective.process(config)
+    tx, history = build.gradient_transformation(config), objective.times_drawn(config, process).history
+    checkpoints = checkpoint.Checkpoints(workdir, keep=1, keep_every=0)
+    try:
+        state = jax.jit(lambda params: init_state(params, tx, history))(params)
+        checkpoints.save(0, state, {"config": to_json(config), "facts": dataclasses.asdict(facts)})
+        checkpoints.finish()
+    finally:
+        checkpoints.close()
 
 
 def _defaults() -> ConfigDict:

@@ -7,9 +7,11 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 
 from ddpm import config as configs
-from ddpm import run
+from ddpm import objective, run
 from ddpm.condition import Condition
+from ddpm.data.images import Facts
 from ddpm.exports import export_run
+from ddpm.imports import write_run
 from ddpm.training.checkpoint import checksums
 from experiments import digits
 
@@ -135,3 +137,29 @@ def test_a_sample_is_theirs_before_and_after_export(options, tmp_path):
     assert export_run(tmp_path / "run", None, tmp_path / "out") == 0
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "out")
     assert_same(sample, ddim(pipeline.unet.eval(), pipeline.scheduler, theirs_of(x), 10).detach())
+
+
+NATIVE = {
+    "cosine": dict(),
+    "sigmoid": {"schedule.name": "sigmoid"},
+    "linear_shifted": {"schedule.name": "linear", "schedule.shift": 0.9, "model.unet.freq_shift": 0},
+    "groups_of_ddpm": {"model.unet.channels": 128, "model.unet.norm_groups": 0},
+}
+
+
+@pytest.mark.parametrize("changes", NATIVE.values(), ids=NATIVE)
+def test_a_run_of_ours_is_told_other_times_and_draws_the_same_sample(changes, tmp_path):
+    config = digits.get_config()
+    config.model.unet.update(
+        channels=16, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), norm_groups=4
+    )
+    config.update_from_flattened_dict({"schedule.name": "cosine", "sampler.name": "ddim"} | changes)
+    facts = Facts((8, 8, 1), 1500, ())
+    template = jax.eval_shape(objective.diffusion(config, facts.shape).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: drawn(*leaf.shape) * (leaf.size / leaf.shape[-1]) ** -0.5, template)
+    write_run(tmp_path / "run", config, facts, params)
+    export_run(tmp_path / "run", None, tmp_path / "out")
+    pipeline, ours, x = DDIMPipeline.from_pretrained(tmp_path / "out"), run.load(tmp_path / "run"), drawn(2, 8, 8, 1)
+    with jax.default_matmul_precision("highest"):
+        sample = ours.sampler(num_steps=10).lead(ours.params, x)
+    assert_same(sample, ddim(pipeline.unet.requires_grad_(False).eval(), pipeline.scheduler, theirs_of(x), 10))
