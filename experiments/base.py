@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
                 name="VP",  # a class of ddpm/diffusion/processes: VP, ContinuousVP, SubVP, VE, RectifiedFlow, EDM, LearnedVP
                 ContinuousVP=dict(t_min=1e-5),
                 SubVP=dict(beta_min=0.1, beta_max=20.0, t_min=1e-5),
-                VP=dict(told="share"),  # 1000 t / T is what networks see of t; 'index': t - 1; 'scaled_index': 1000 (t - 1) / T
+                VP=dict(told="share"),  # networks see 1000 t / T of t; 'index': t - 1, 'scaled_index': 1000 (t - 1) / T
                 VE=dict(sigma_min=0.02, sigma_max=100.0, t_min=1e-5),
                 RectifiedFlow=dict(shift=1.0, t_min=1e-5),
                 EDM=dict(sigma_min=0.002, sigma_max=80.0),
