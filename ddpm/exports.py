@@ -127,6 +127,8 @@ def _card(trained: Trained, diffusion: objective.Diffusion) -> str:
         f"prediction {config.prediction.name}" + (", learned variance" if diffusion.learned_variance else ""),
         "licence": LICENCE,
     }
+    if scale := trained.facts.scale:
+        parts["latents"] = f"(latents - {list(scale.mean)}) / {list(scale.std)} of {config.latents.autoencoder}"
     rows = [row for row in records.read(trained.workdir) if row["provenance"]["generated"].get("step") == trained.step]
     used = json.dumps(in_use(to_json(ConfigDict(config.to_dict()))), indent=1)
     return model_card.card(name=trained.workdir.resolve().name, parts=parts, records=rows, config=used)

@@ -198,6 +198,7 @@ def test_dropout_acts_in_training_alone():
         (dict(num_heads=3), NOTHING, "model.dit.num_heads = 3 does not divide width = 16."),
         (dict(mlp_ratio=0), NOTHING, "model.dit.mlp_ratio = 0 must be positive; DiT has 4."),
         (dict(dropout=1), NOTHING, "model.dit.dropout = 1 is not in [0, 1); DiT has 0."),
+        (dict(freq_shift=2), NOTHING, "model.dit.freq_shift = 2 must be 0 or 1."),
         (
             dict(positions="sincosine"),
             NOTHING,

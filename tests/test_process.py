@@ -73,6 +73,20 @@ def test_eps_is_what_x0_leaves_of_x_t_at_every_time(vp):
     np.testing.assert_allclose(eps_from_x0(vp, x_0, x_t, t), eps, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("told", "seen"), [("share", [0.25, 1000]), ("index", [0, 3999]), ("scaled_index", [0, 999.75])]
+)
+def test_networks_see_times_as_they_are_told(told, seen):
+    vp = VP(schedules.cosine(4000), told)
+    np.testing.assert_allclose(vp.seen(jnp.array([1, 4000])), seen, rtol=1e-6)
+    np.testing.assert_allclose(vp.fraction(jnp.array([1, 4000])), [1 / 4000, 1])
+
+
+def test_another_way_to_tell_times_is_refused():
+    with pytest.raises(InputError, match=r"^unknown process.VP.told 'indices'. Did you mean 'index'\?"):
+        VP(schedules.cosine(4000), "indices")
+
+
 def test_a_process_that_ends_with_signal_left_is_refused():
     with pytest.raises(InputError) as caught:
         VP(schedules.linear(100, beta_T=0.002))

@@ -197,6 +197,22 @@ def test_a_network_of_patches_is_of_images_and_smaller_inside():
         jax.eval_shape(UNet(1, patch=3).init, jax.random.key(0), x, t)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(freq_shift=2), "model.unet.freq_shift = 2 must be 0 or 1."),
+        (dict(downsample_padding=-1), "model.unet.downsample_padding = -1 must be 0 or 1."),
+        (dict(head_channels=-8), "model.unet.head_channels = -8 must be at least 0."),
+        (dict(norm_groups=3), "norm_groups = 3 does not divide 8 channels: use 0, or a number that does."),
+        (dict(head_channels=3), "head_channels = 3 does not divide the 16 channels that attention sees: use one that does."),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused(options, message):
+    with pytest.raises(InputError) as caught:
+        shapes(UNet(1, **SMALL, **options), (8, 8, 1))
+    assert str(caught.value) == message
+
+
 def test_group_norm_is_flaxs():
     x = 3 + jax.random.normal(jax.random.key(0), (2, 5, 7, 12)) * jnp.arange(1, 13.0)[None, None, None]
     params = {"scale": jnp.linspace(0.5, 2, 12), "bias": jnp.linspace(-1, 1, 12)}

@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 
     mixture: Callable[[Process, Time], tuple[PerTime, PerTime]]
     input_scale: Callable[[Process, Time], PerTime] | None = None
-    condition: Callable[[Process, Time], PerTime] = lambda process, t: 1000 * process.fraction(t)
+    condition: Callable[[Process, Time], PerTime] = lambda process, t: process.seen(t)
 
 
 def target(process: Process, prediction: Prediction, x_0: Data, eps: Data, t: Time) -> Data:

@@ -38,8 +38,12 @@ class Process(abc.ABC):
         """log(alpha_t^2 / sigma_t^2): falls in t."""
 
     def fraction(self, t: Time) -> PerTime:
-        """How far the noise has come, from 0 to 1, as networks are told: t / T."""
+        """How far the noise has come, from 0 to 1: t / T."""
         return jnp.asarray(t) / self.T
+
+    def seen(self, t: Time) -> PerTime:
+        """The time as networks see it: 1000 times the fraction."""
+        return 1000 * self.fraction(t)
 
     def time(self, log_snr: PerTime) -> PerTime:
         """The real t in [t_min, T] of a log SNR, by bisection."""

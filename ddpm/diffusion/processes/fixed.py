@@ -12,9 +12,9 @@ from ddpm.errors import InputError, check_inside, unknown_name
 from ddpm.shapes import PerTime, Time
 
 TOLD = {  # (t, T) -> what networks see of a time
-    "share": lambda t, T: t / T,
-    "index": lambda t, T: (t - 1) / 1000,
-    "scaled_index": lambda t, T: (t - 1) / T,
+    "share": lambda t, T: 1000 * (t / T),
+    "index": lambda t, T: 1.0 * (t - 1),
+    "scaled_index": lambda t, T: 1000 / T * (t - 1),
 }
 MAX_FINAL_ALPHA_BAR = 0.01  # Stable Diffusion's 0.0047 is the largest in common use
 
@@ -54,7 +54,7 @@ class VP(Process):
         """The number of noise levels."""
         return len(self.alpha_bar) - 1
 
-    def fraction(self, t: Time) -> PerTime:
+    def seen(self, t: Time) -> PerTime:
         return TOLD[self.told](jnp.asarray(t), self.T)
 
     def alpha(self, t: Time) -> PerTime:
