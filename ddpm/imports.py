@@ -72,7 +72,7 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
     size, (height, width, channels) = sum(leaf.size for leaf in jax.tree.leaves(params)), facts.shape
     print(f"model     {foreign.model}: {size:,} parameters of {foreign.file}, for {height} x {width} x {channels}")
     print(f"run       {workdir}: --mode sample --workdir {workdir}")
-    print(f"train     --config {experiment} --workdir {workdir}, with --config.data... as in {experiment}")
+    print(f"train     --config {experiment} --workdir {workdir}")
     return 0
 
 
@@ -98,7 +98,13 @@ def _defaults() -> ConfigDict:
 def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts]:
     """The experiment that the network is of, and the facts of its data."""
     config.update_from_flattened_dict(foreign.settings)
-    config.process.VP.told = foreign.settings.get("process.VP.told", "index")
+    if config.process.VP.told == "share" and config.schedule.T != 1000:
+        raise InputError(
+            f"process.VP.told = 'share' is of no network of others, and schedule.T is {config.schedule.T}: set it to 'index', "
+            "or to 'scaled_index' where times were rescaled to 1000, as in improved diffusion."
+        )
+    if config.process.VP.told == "share":
+        config.process.VP.told = "index"
     if config.process.name != "VP":
         raise InputError(
             f"process '{config.process.name}' is none of {foreign.file}, whose times are integers from 0: use process VP."

@@ -90,6 +90,18 @@ def test_an_imported_run_is_sampled_trained_on_and_exported_as_it_came(pipeline,
     assert after.config.model == before.config.model and checksums(after.params) != checksums(before.params)
 
 
+def test_a_scheduler_is_found_where_folders_have_it(copy, tmp_path):
+    folder = copy()
+    import_run(str(folder / "unet"), tmp_path / "of_unet", None, "")
+    flat = tmp_path / "flat"  # as google/ddpm-cifar10-32
+    (folder / "unet").rename(flat)
+    (folder / "scheduler" / "scheduler_config.json").rename(flat / "scheduler_config.json")
+    import_run(str(flat), tmp_path / "of_flat", None, "")
+    one, other = (trained.read(tmp_path / run) for run in ("of_unet", "of_flat"))
+    assert one.config == other.config and checksums(one.params) == checksums(other.params)
+    assert one.config.schedule.name == "cosine"
+
+
 def test_a_model_card_says_what_a_run_is(tmp_path):
     native(tmp_path / "run")
     record = {
@@ -196,6 +208,9 @@ def test_what_nobody_says_is_asked_for(copy, tmp_path):
     config = base.get_config()
     config.process.name = "VE"
     assert "whose times are integers from 0: use process VP." in mistake(import_run, str(folder), run, config, "")
+    config = base.get_config()
+    config.schedule.T = 4000
+    assert "schedule.T is 4000: set it to 'index', or to 'sc" in mistake(import_run, str(folder), run, config, "")
     assert import_run(str(folder), run, digits.get_config(), "") == 0
     assert mistake(import_run, str(folder), run, None, "") == f"{run} holds a run: give another --workdir."
     for source in ("none", str(tmp_path)):
@@ -230,6 +245,14 @@ def test_flags_that_are_none_and_files_of_nobody_are_refused(tmp_path):
         ("--num_heads four", "--num_heads four is no number."),
     ):
         assert wrong in mistake(import_run, str(file), tmp_path / "run", None, flags)
+    few = "--image_size 8 --num_heads 1 --noise_schedule linear --diffusion_steps 1000 --num_channels 128"
+    block = {"input_blocks.1.0.out_layers.3.weight": (8, 8, 3, 3), "input_blocks.1.0.emb_layers.1.weight": (8, 32)}
+    whole = torch_files.save(
+        tmp_path / "whole.pt", {name: np.ones(s, np.float32) for name, s in (STATE | block).items()}
+    )
+    assert mistake(import_run, str(whole), tmp_path / "run", None, few) == (
+        f"--trained_with: --num_channels 128, but in {whole} it is 8: these flags are of another."
+    )
     file = torch_files.save(tmp_path / "other.pt", {"conv.weight": np.ones((2, 3), np.float32)})
     told = mistake(import_run, str(file), tmp_path / "run", None, "")
     assert (

@@ -19,9 +19,10 @@ TOP |= {"mid_0": "middle_block.0", "mid_attention": "middle_block.1", "mid_1": "
 INSIDE = {"norm_1": "in_layers.0", "conv_1": "in_layers.2", "time": "emb_layers.1", "skip": "skip_connection"}
 INSIDE |= {"norm_2": "out_layers.0", "conv_2": "out_layers.3"}
 ATTENTION, POOL = {"out": "proj_out"}, {"out": "c_proj", "position": "positional_embedding"}
+OF_SHAPES = ("num_channels", "num_res_blocks", "resblock_updown", "use_scale_shift_norm", "class_cond", "num_heads")
 NEEDED = {  # what no shape says, and their defaults
     "image_size": "",
-    "num_heads": " or --num_head_channels (improved diffusion: --num_heads 4; classifiers: --num_head_channels 64)",
+    "num_heads": " or --num_head_channels (improved diffusion: --num_heads 4)",
     "use_new_attention_order": " (False where their flags do not say it)",
     "noise_schedule": "",
     "diffusion_steps": "",
@@ -41,7 +42,7 @@ def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, trained_with: str
       trained_with: flags that their authors trained with, such as '--image_size 64 --num_heads 4'.
       has_noise: somebody else says the process, so these need not.
     Raises:
-      InputError: something is needed that they do not say: image_size, the heads and their order, the noise.
+      InputError: they do not say what is needed (image_size, heads and their order, noise), or other than the shapes say.
 
     Nichol and Dhariwal 2021, appendix A; Dhariwal and Nichol 2021, section 3 and 4.
     """
@@ -49,6 +50,12 @@ def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, trained_with: str
     classifies = not any(name.startswith("output_blocks.") for name in arrays)
     if classifies and POSITION not in arrays:
         raise InputError(f"{file} is of a classifier that pools otherwise than by attention: ours has no other pool.")
+    if classifies:  # theirs have no flags for these, and what is said beside them is of the U-Net
+        heads = {
+            "num_head_channels": said.get("classifier_num_head_channels", "64"),
+            "use_new_attention_order": "False",
+        }
+        said = {name: value for name, value in said.items() if name not in OF_SHAPES} | heads
     T = int(number(said, "diffusion_steps", 0))
     each, heads = number(said, "num_head_channels", -1), number(said, "num_heads", 0)
     attends = any(name.endswith("qkv.weight") for name in arrays)
@@ -92,6 +99,13 @@ def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, trained_with: str
         "resblock_updown": levels > 1 and not any(".op." in name for name in arrays),
         "freq_shift": 0,
     }
+    found = {"num_channels": waves, "num_res_blocks": blocks, "resblock_updown": options["resblock_updown"]}
+    found |= {"use_scale_shift_norm": options["scale_shift"], "class_cond": "label_emb.weight" in arrays}
+    for name, value in found.items():
+        if name in said and said[name].lower() not in (str(value).lower(), str(int(value))):
+            raise InputError(
+                f"--trained_with: --{name} {said[name]}, but in {file} it is {value}: these flags are of another."
+            )
     legacy = said.get("use_new_attention_order", "False") in ("False", "false", "0")
     split = _split(arrays, (lambda wide: wide // int(each)) if each > 0 else lambda wide: max(int(heads), 1), legacy)
     split[TIME] = halves_swapped(split[TIME])
@@ -107,7 +121,7 @@ def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, trained_with: str
         learned = outputs == 2 * images
         shape = (size, size, images if learned else outputs)
         made = Foreign(file, "unet", options, shape, learned, split, names, labels=labels)
-    return made._replace(settings=_settings(said, T) if T else {})
+    return made._replace(settings=_settings(said, T) if T and "noise_schedule" in said else {})
 
 
 def said_by(text: str) -> dict[str, str]:

@@ -73,8 +73,8 @@ CLASSIFIERS = {
 @pytest.mark.parametrize(("options", "classes"), CLASSIFIERS.values(), ids=CLASSIFIERS)
 def test_an_imported_classifier_says_what_it_did(options, classes, tmp_path):
     network = randomised(Network(classes_said=classes, **options))
-    flags = f"--image_size {options['size']} --num_head_channels {options['head_channels']} {NOISE}"
-    flags += " --use_new_attention_order False"
+    flags = f"--image_size {options['size']} --classifier_num_head_channels {options['head_channels']} {NOISE}"
+    flags += " --num_heads 4 --num_channels 192 --use_new_attention_order True"  # of the U-Net that it guides
     ours = imported(saved(tmp_path / "model.pt", network), tmp_path / "run", trained_with=flags)
     x = drawn(3, *ours.facts.shape)
     theirs = network(theirs_of(x), torch.from_numpy(TIMES - 1))
