@@ -22,7 +22,7 @@ from ddpm.evaluation.sources import Source
 from ddpm.reconstruction import Reconstruction, reconstruction
 from ddpm.rng import per_index, stream
 from ddpm.trained_autoencoder import trained_autoencoder
-from ddpm.training import sharding
+from ddpm.training import checkpoint, sharding
 
 
 def reconstructor(
@@ -119,6 +119,9 @@ class Evaluation:
             "num": self._originals.num,
             "shape": [*self._originals.shape],
         }
+        if not self._evaluator.metrics:  # no need of a feature network
+            network = {"name": "pixels and latents"}
+            return records.record(figures(found), about, self._originals.about, network, {}, checkpoint.versions())
         source = dataclasses.replace(sources.of_dataset(Dataset(found["pixels"]), name), about=about)
         record = self._evaluator(self._evaluator.samples(source, None))
         return record | {"figures": figures(found) | record["figures"]}

@@ -11,13 +11,28 @@ import pytest
 from conftest import REPO
 from ml_collections import ConfigDict
 
-from ddpm import build, conditioning, data, datasets, guides, main, models, names, objective, sampling, train
+from ddpm import (
+    build,
+    conditioning,
+    data,
+    datasets,
+    guides,
+    main,
+    models,
+    names,
+    objective,
+    reconstruction,
+    sampling,
+    train,
+    train_autoencoder,
+)
+from ddpm.autoencoding import pixel_losses
 from ddpm.condition import Condition
-from ddpm.data.images import Dataset
+from ddpm.data.images import Dataset, Facts
 from ddpm.data.pipeline import Examples
 from ddpm.diffusion import continuous, losses, predictions, processes, schedules, timesteps, weights
-from ddpm.errors import InputError
 from ddpm.evaluation import features, likelihoods
+from ddpm.models import autoencoders
 from ddpm.sampling import grids
 from ddpm.text.encoder import TextEncoder
 from ddpm.training import loop, sharding
@@ -28,6 +43,8 @@ FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if pa
 EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional"]
 SHAPES = {
     "samplers": (28, 28, 1),
+    "latent_imagenet256": (64, 64, 3),
+    "dit_imagenet256": (32, 32, 4),
     "digits": (8, 8, 1),
     "digits_classes": (8, 8, 1),
     "digits_classifier": (8, 8, 1),
@@ -37,6 +54,9 @@ SHAPES = {
     "emoji_text": (64, 64, 3),
     "fashion": (28, 28, 1),
     "objectives": (28, 28, 1),
+    "autoencoder_fashion": (28, 28, 1),
+    "autoencoder_flowers": (64, 64, 3),
+    "latent_flowers": (8, 8, 32),
     "imagenet64": (64, 64, 3),
 }
 PARAMETERS = {
@@ -56,6 +76,7 @@ PLACES = dict(
     weight=weights,
     timesteps=timesteps,
     model=models,
+    autoencoder=autoencoders,
     optimizer=optax,
     sampler=sampling,
     grid=grids,
@@ -78,7 +99,18 @@ def classes_of(config):
 def made_sampler(config, shape=(8, 8, 1)):
     made = objective.diffusion(config, shape, classes_of(config))
     guided = guides.guides(config, made, shape)
-    return build.batched_sampler(config, made, guided, shape, sharding.data_mesh())
+    return build.batched_sampler(config, made, guided, Facts(shape, 1, ()), sharding.data_mesh())
+
+
+def training(config, shape):
+    """(key -> state, train step, the diffusion model; None of an autoencoder)."""
+    if config.autoencoder.name:
+        made = reconstruction.reconstruction(config, shape)
+        tx = build.gradient_transformation(config, train_autoencoder.PARTS)
+        return lambda key: init_state(made.init(key), tx), train_autoencoder.train_step(config, made, tx), None
+    made, tx = objective.diffusion(config, shape, classes_of(config)), build.gradient_transformation(config)
+    history = objective.times_drawn(config, made.process).history
+    return lambda key: init_state(made.init(key), tx, history), build.train_step(config, made, tx), made
 
 
 @pytest.fixture(autouse=True)
@@ -116,20 +148,17 @@ def test_an_experiment_opens_with_paper_and_command(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_builds_and_its_network_fits_its_data(name):
     c = get(name)
-    diffusion = objective.diffusion(c, shape_of(name), classes_of(c))
-    tx = build.gradient_transformation(c)
-    history = objective.times_drawn(c, diffusion.process).history
-    state = jax.eval_shape(lambda key: init_state(diffusion.init(key), tx, history), objective.init_key(c))
-    step = build.train_step(c, diffusion, tx)
+    init, step, diffusion = training(c, shape_of(name))
+    state = jax.eval_shape(init, objective.init_key(c))
     size = c.training.batch_size
-    told = Condition(jax.ShapeDtypeStruct((size,), "int32") if diffusion.told.classes else None)
-    if diffusion.told.encoder:
+    told = Condition(jax.ShapeDtypeStruct((size,), "int32") if diffusion and diffusion.told.classes else None)
+    if diffusion and diffusion.told.encoder:
         text = jax.ShapeDtypeStruct((size, 4, 6), "float32")
         told = told._replace(text=text, mask=jax.ShapeDtypeStruct((size, 4), "bool"))
     batch = Examples(jax.ShapeDtypeStruct((size, *shape_of(name)), "uint8"), told)
     new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
     assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
-    if not diffusion.classifies:
+    if diffusion and not diffusion.classifies:
         made_sampler(c, shape_of(name))
 
 
@@ -141,22 +170,20 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     c.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
     c.model.dit.update(width=16, depth=1, num_heads=2)
     c.model.noisy_classifier.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
+    c.autoencoder.kl.update(channels=8, channel_mult=(1, 2), num_res_blocks=1)
     pixels = np.random.default_rng(0).integers(0, 256, (16, *shape), dtype=np.uint8)
     images = Dataset(pixels, labels=np.arange(16) % 3, captions=[f"image {i}" for i in range(16)])
     mesh = sharding.data_mesh(jax.devices()[:1])
-    diffusion, tx = objective.diffusion(c, shape, classes_of(c)), build.gradient_transformation(c)
+    init, step, diffusion = training(c, shape)
     feed = datasets.batches(c, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
-    history = objective.times_drawn(c, diffusion.process).history
-    state = jax.jit(lambda key: init_state(diffusion.init(key), tx, history), out_shardings=sharding.replicated(mesh))(
-        objective.init_key(c)
-    )
+    state = jax.jit(init, out_shardings=sharding.replicated(mesh))(objective.init_key(c))
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    steps = loop.compile_steps(build.train_step(c, diffusion, tx), feed, c.seed, abstract, 1)
+    steps = loop.compile_steps(step, feed, c.seed, abstract, 1)
     given = feed.start(0)
     for _ in range(2):
         state, metrics = steps(state, next(given), 1)
     assert metrics["finite"] and state.batch == 2
-    if c.loss.name == "weighted" and c.weight.name in ("simple", "output") and c.prediction.name != "x0":
+    if diffusion and c.loss.name == "weighted" and c.weight.name in ("simple", "output") and c.prediction.name != "x0":
         # A network that says zero, of targets between the variance of the data, 1/3, and of the noise, 1.
         assert 0.3 < metrics["loss"] < 1.6
 
@@ -190,16 +217,15 @@ def test_options_in_base_are_those_of_the_function_with_its_defaults(section, pl
         assert default is inspect.Parameter.empty or section == "optimizer" or default == value
 
 
-def test_an_experiment_can_give_options_to_a_choice_that_base_does_not_know(tiny):
-    with tiny.unlocked():
-        tiny.sampler.update(name=f"{__name__}.my_sampler", my_sampler=dict(eta=2.0))
-    with pytest.raises(InputError, match=r"^eta = 2.0 is not in \[0, 1\]"):
-        made_sampler(tiny)
-
-
 def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
     seen, sections, read = set(), {}, ConfigDict.__getitem__
-    sections = {id(section): name for name, section in tiny.items() if isinstance(section, ConfigDict)} | {id(tiny): ""}
+    small = ConfigDict(tiny.to_dict())
+    small.autoencoder.update(name="kl", perceptual_weight=1.0, discriminator_weight=0.5)
+    small.autoencoder.kl.update(channels=8, channel_mult=(1, 2), num_res_blocks=1)
+    small.training.evaluate_every = 1
+    for config in (tiny, small):
+        sections |= {id(section): name for name, section in config.items() if isinstance(section, ConfigDict)}
+        sections[id(config)] = ""
 
     def recorded(self, key):
         if id(self) in sections:
@@ -210,121 +236,14 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(train.loop, "train", lambda state, *args, evaluate, **kwargs: evaluate(1, state) or (1, state))
     monkeypatch.setattr(train.pictures, "save_loss_curve", lambda *args: None)
     monkeypatch.setattr(ConfigDict, "__getitem__", recorded)
-    train.train(tiny, tmp_path, accept_changes=False)
+    monkeypatch.setattr(train_autoencoder, "perceptual_distance", lambda path: pixel_losses.l2)
+    train.train(tiny, tmp_path / "diffusion", accept_changes=False)
+    train.train(small, tmp_path / "autoencoder", accept_changes=False)
     monkeypatch.undo()
     elsewhere = inspect.getsource(main)
     for key, _ in leaves(tiny):
         if key.count(".") < 2:  # the options of choices have the test above
             assert key in seen or f".{key.rpartition('.')[2]}" in elsewhere, f"{key} is read by nothing"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"sampler.name": "dimm"}, "unknown sampler 'dimm'. Did you mean 'ddim'? Known: ancestral, ddim, deis, "),
-        (
-            {"schedule.name": "cosin"},
-            "unknown schedule 'cosin'. Did you mean 'cosine'? Known: cosine, linear, quadratic, sigmoid, sqrt.",
-        ),
-        ({"data.name": "digit"}, "unknown data set 'digit'. Did you mean 'digits'? Known: digits, folder, npz, tfds."),
-        ({"model.name": "unett"}, "unknown model 'unett'. Did you mean 'unet'? Known: dit, noisy_classifier, unet."),
-        ({"optimizer.name": "adaam"}, "unknown optimizer 'adaam'. Did you mean 'adam'? Near to it: adam, "),
-        ({"optimizer.name": "lbfgs"}, "optax.lbfgs needs more than gradients and parameters: "),
-        ({"schedule.name": "math.pi"}, "schedule 'math.pi' is no function or class, but 3.141592653589793."),
-        ({"schedule.name": "math.floor"}, "alpha_bar of shape () is no table of T + 1 >= 3 values that starts with 1."),
-        ({"model.unet.dtype": "float64"}, "unknown model.unet.dtype 'float64'. Did you mean "),
-        ({"optimizer.name": "clip"}, "optax.clip is no optimizer: it takes no learning_rate. DDPM uses adam."),
-        ({"model.name": "nowhere.Net"}, "model 'nowhere.Net' cannot be imported: No module named 'nowhere'."),
-        (
-            {"prediction.name": "eps", "schedule.zero_terminal_snr": True},
-            "prediction 'eps' is impossible where alpha_T = 0: it leaves x_0 undetermined there. Use v or x0 ",
-        ),
-        ({"process.name": "RectifiedFlow"}, "prediction 'eps' is impossible where alpha_T = 0: "),
-        ({"process.name": "SubVPP"}, "unknown process 'SubVPP'. Did you mean 'SubVP'? Known: "),
-        ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
-        ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
-        (
-            {"loss.name": "hybird"},
-            "unknown loss 'hybird'. Did you mean 'hybrid'? Known: cross_entropy, hybrid, uncertain, ",
-        ),
-        (
-            {"process.name": "ddpm.diffusion.process.Process"},
-            "process 'Process' is abstract: name one that is made of it.",
-        ),
-        (
-            {"process.name": "LearnedVP", "loss.name": "vdm", "grid.name": "log_snr"},
-            "grid 'log_snr' is of a known process, and this one is learned: use trailing.",
-        ),
-        (
-            {"process.name": "VE", "process.VE.t_min": 2.0},
-            "t_min = 2.0 is not in (-1e-09, 1); score SDE uses 1e-5.",
-        ),
-        (
-            {"process.name": "EDM", "process.EDM.sigma_max": 1.0},
-            "alpha_bar_T = 0.5 leaves signal in x_T, but sampling starts from pure noise: it must be at most 0.01. Use ",
-        ),
-        (
-            {"grid.name": "karas"},
-            "unknown grid 'karas'. Did you mean 'karras'? Known: explicit, karras, leading, linspace, log_snr, quadratic, trailing.",
-        ),
-        (
-            {"process.name": "EDM", "timesteps.name": "loss_second_moment"},
-            "loss_second_moment remembers the losses of each noise level, but EDM has no levels. ",
-        ),
-        (
-            {"sampler.ancestral.variance": "learned"},
-            "variance 'learned' needs a network that says one: take 'beta' or 'posterior', or train with the loss ",
-        ),
-        ({"schedule.T": 1}, "T = 1 noise levels are too few; a schedule needs T >= 2 (DDPM uses 1000)."),
-    ],
-)
-def test_an_unknown_name_is_answered_with_the_known_ones(tiny, change, message):
-    tiny.update_from_flattened_dict(change)
-    with pytest.raises(InputError) as caught:
-        datasets.dataset(tiny)
-        diffusion = objective.diffusion(tiny, (8, 8, 1))
-        objective.times_drawn(tiny, diffusion.process)
-        build.gradient_transformation(tiny)
-        made_sampler(tiny)
-    assert str(caught.value).startswith(message)
-
-
-def test_an_option_that_a_choice_has_not_is_named(tiny):
-    with tiny.unlocked():
-        tiny.sampler.ancestral.etta = 1.0
-    with pytest.raises(InputError) as caught:
-        made_sampler(tiny)
-    assert str(caught.value) == (
-        "sampler 'ancestral': got an unexpected keyword argument 'etta'; it takes process, variance, eps_power."
-    )
-
-
-def my_sampler(process, *, eta=0.5):
-    return names.find("sampler", "ddpm.sampling", "ddim")(process, eta=eta)
-
-
-def test_a_dotted_name_finds_code_outside_the_package(tiny):
-    tiny.sampler.name = f"{__name__}.my_sampler"
-    made_sampler(tiny)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"channels": 6}, "model.unet.channels = 6 must be a multiple of 4; DDPM uses 128."),
-        ({"num_heads": 3}, "model.unet.num_heads = 3 does not divide 8 times (1,) channels."),
-        ({"num_heads": 0}, "model.unet.num_heads = 0 must be at least 1."),
-        ({"num_res_blocks": 0}, "model.unet.num_res_blocks = 0 must be at least 1."),
-        ({"dropout": 1.5}, "model.unet.dropout = 1.5 is not in [0, 1); DDPM uses 0.1."),
-        ({"channel_mult": ()}, "model.unet.channel_mult = () must be positive integers, one a level, as (1, 2, 2, 2)."),
-        ({"dtype": "float17"}, "unknown model.unet.dtype 'float17'. Did you mean 'bfloat16'?"),
-    ],
-)
-def test_network_values_out_of_range_are_refused(tiny, change, message):
-    tiny.model.unet.update(change)
-    with pytest.raises(InputError) as caught:
-        objective.diffusion(tiny, (8, 8, 1))
-    assert str(caught.value).startswith(message)
 
 
 def test_facts_are_json(tiny):
