@@ -88,12 +88,12 @@ def read(folder: pathlib.Path, remedy: str) -> tuple[Dataset, dict]:
     scale = Scale(tuple(record["scale"]["mean"]), tuple(record["scale"]["std"]), record["scale"]["autoencoder"])
     with np.load(folder / TOLD) as told:
         labels, captions = (told.get(name) for name in ("labels", "captions"))
-    latents = Latents([folder / shard["file"] for shard in record["shards"]], scale)
+    latents = Shards([folder / shard["file"] for shard in record["shards"]], scale)
     captions = None if captions is None else captions.tolist()
     return Dataset(latents, tuple(record["classes"]), labels, captions, scale), record["about"]
 
 
-class Latents(Sequence):
+class Shards(Sequence):
     """Scaled latents, read from the files when asked."""
 
     def __init__(self, files: list[pathlib.Path], scale: Scale):
