@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ddpm.errors import InputError
+
 
 class Condition(NamedTuple):
     """What a network is told of each sample; None where it is told nothing of the kind.
@@ -34,7 +36,16 @@ def same_for_all(null: Condition, batch: int) -> Condition:
 
 
 def only(condition: Condition, some: Condition) -> Condition:
-    """What of a condition is of the kinds of `some`: guides are told all that is asked, and each hears its own."""
+    """What of a condition is of the kinds of `some`: guides are told all that is asked, and each hears its own.
+
+    Raises:
+      InputError: something of that kind is missing.
+    """
+    for name, rows, like in zip(Condition._fields, condition, some, strict=True):
+        if rows is None and like is not None:
+            raise InputError(
+                f"this model is told {name} of each image, and is given none: give them, or no condition at all."
+            )
     return Condition(*(None if like is None else rows for rows, like in zip(condition, some, strict=True)))
 
 

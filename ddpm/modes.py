@@ -45,12 +45,17 @@ def sample(
     config: ConfigDict | None, workdir: pathlib.Path, *, num: int, seed: int, out: pathlib.Path | None, **opening
 ) -> int:
     """Draws images of a run by `config.sampler`; writes them as .npz and the first of them as a grid."""
-    run = _open(config, workdir, **opening)
+    run, own = _open(config, workdir, **opening)
     choice = run.config.sampler
     name = f"step{run.step}_{names.own_name(choice)}{choice.num_steps}_seed{seed}"
     name += f"_w{run.config.guidance.scale:g}" if run.config.guidance.scale != 1 else ""
-    about = provenance(run.config, run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards")
-    if choice.labels or choice.prompts or choice.given or run.config.guidance.classifiers:  # too long for a name
+    told = functools.partial(
+        provenance, params=run.params, name=str(workdir), step=run.step, seed=seed, when="afterwards"
+    )
+    own.sampler.name, own.sampler.num_steps = choice.name, choice.num_steps
+    own.guidance.scale = run.config.guidance.scale
+    about = told(run.config)
+    if about != told(own):  # in more than the name says
         name += f"_{sources.digest(about)[:6]}"
     out = out or workdir / "samples" / f"{name}.npz"
     progress = functools.partial(print, flush=True)
@@ -78,7 +83,7 @@ def evaluate(
         _print_record(evaluate_run(config, workdir, **opening))
         print(f"written to {workdir}/evaluation.jsonl")
         return 0
-    run = _open(config, workdir, **opening)
+    run, _ = _open(config, workdir, **opening)
     known = names.public(metrics) | names.public(likelihoods)
     for metric in run.config.evaluation.metrics:
         if metric not in known:
@@ -161,7 +166,9 @@ def encode(config: ConfigDict) -> int:
     progress = functools.partial(print, flush=True)
     scale = latents.encode_to(folder, images, space.encode, about=about, scale=autoencoder.scale, progress=progress)
     known = "as the autoencoder leaves them" if autoencoder.scale else "measured"
-    print(f"latents   {folder}: mean {np.mean(scale.mean):.3g}, deviation {np.mean(scale.std):.3g} ({known}, of channels)")
+    print(
+        f"latents   {folder}: mean {np.mean(scale.mean):.3g}, deviation {np.mean(scale.std):.3g} ({known}, of channels)"
+    )
     return 0
 
 
@@ -175,8 +182,10 @@ def prepare(config: ConfigDict) -> int:
 
 def _open(
     config: ConfigDict | None, workdir: pathlib.Path, *, step: int | str | None, changes: dict, accept_changes: bool
-) -> Run:
+) -> tuple[Run, ConfigDict]:
+    """A run with what is asked of it, and its own configuration."""
     run = load(workdir, step)
+    own = run.config.copy_and_resolve_references()
     if config is not None:
         for line in check_same_run(to_json(run.config), to_json(config), str(workdir), accept_changes):
             if line.partition(".")[0] not in TAKEN:
@@ -184,7 +193,7 @@ def _open(
         for section in TAKEN:
             run.config[section] = config[section]
     run.config.update_from_flattened_dict(changes)
-    return run
+    return run, own
 
 
 def _print_record(record: dict) -> None:

@@ -1,6 +1,7 @@
 """The command as a user types it: what it makes, and what it says of mistakes."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -54,6 +55,16 @@ def test_sampling_writes_a_grid_and_the_images(workdir):
     images = np.load(name.with_suffix(".npz"))["arr_0"]
     assert images.shape == (11, 8, 8, 1) and images.dtype == np.uint8
     assert name.with_suffix(".png").exists()
+
+
+def test_samples_by_other_options_have_other_names(workdir):
+    arguments = (f"--workdir={workdir}", "--mode=sample", "--num=2", "--sampler=ddim", "--num_steps=3")
+    assert run(*arguments)[0] == 0
+    assert run(*TINY, *arguments, "--config.sampler.ddim.eta=0.5", "--config.sampler.batch_size=4")[0] == 0
+    plain = workdir / "samples" / "step10_ddim3_seed0.npz"
+    (other,) = set(plain.parent.glob("step10_ddim3_seed0*.npz")) - {plain}
+    assert re.fullmatch("step10_ddim3_seed0_[0-9a-f]{6}", other.stem)
+    assert (np.load(plain)["arr_0"] != np.load(other)["arr_0"]).any()
 
 
 def test_samples_go_where_they_are_asked_to(workdir, tmp_path):
@@ -266,7 +277,7 @@ MISTAKES = {
     ),
     "a flag of another mode": (
         ["--workdir=RUN", "--mode=eval", "--out=x.npz"],
-        "--out does nothing in --mode eval, only in --mode sample or --mode eval --images or --mode report.",
+        "--out does nothing in --mode eval, only in --mode sample or --mode eval --images or --mode report or --mode export.",
     ),
     "images against nothing": (
         ["--mode=eval", "--images=E"],

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from samplers import SAMPLERS, process_of, table
 
 from ddpm import objective
-from ddpm.condition import Condition
+from ddpm.condition import Condition, only
 from ddpm.data.images import Dataset, Labels
 from ddpm.data.pipeline import Examples, feed
 from ddpm.diffusion import losses, predictions, timesteps, weights
@@ -195,6 +195,14 @@ def make_batched(tiny, traces=None, dropout=0.1, labels=(), scale=1.0):
         null=diffusion.told.null,
         asked=of_classes(diffusion.told.classes, labels),
     ), jax.device_put(params, sharding.replicated(mesh))
+
+
+def test_a_network_that_is_told_something_is_not_left_without_it():
+    with pytest.raises(InputError) as caught:
+        only(Condition(labels=np.zeros(2, int)), Condition(labels=np.int32(0), noise=np.float32(0)))
+    assert str(caught.value) == (
+        "this model is told noise of each image, and is given none: give them, or no condition at all."
+    )
 
 
 def test_other_labels_or_another_scale_do_not_compile_anew(tiny):
