@@ -27,7 +27,7 @@ from ddpm.evaluation.memorisation import memorisation as copies
 from ddpm.evaluation.neighbours import nearest
 from ddpm.latent_space import LatentSpace
 from ddpm.report import collect, page
-from ddpm.run import Run, load
+from ddpm.run import Run, best, load
 from ddpm.trained_autoencoder import is_autoencoder
 from ddpm.training import sharding
 
@@ -80,6 +80,8 @@ def evaluate(
     if is_autoencoder(workdir):
         if samplers != [None] or num_steps != [None]:
             raise InputError(f"{workdir} is the run of an autoencoder: --sampler and --num_steps do nothing here.")
+        if opening["step"] == "best":
+            opening["step"] = best(workdir)
         _print_record(evaluate_run(config, workdir, **opening))
         print(f"written to {workdir}/evaluation.jsonl")
         return 0

@@ -284,6 +284,9 @@ def test_a_run_is_trained_evaluated_and_opened(tmp_path, name):
     ):
         code, _, err = run(f"--workdir={tmp_path}", f"--mode={mode[0]}", *mode[1:])
         assert code == 2 and err.splitlines()[-1].startswith(message)
+    assert run("--mode=eval", f"--workdir={tmp_path}", "--step=best")[0] == 0
+    assert run("--mode=report", f"--workdir={tmp_path}")[0] == 0
+    assert f"autoencoder {name}: " in (tmp_path / "report.html").read_text()
     assert is_autoencoder(tmp_path)
     read = trained_autoencoder(tmp_path, 15 if name == "kl" else None)
     x = to_images(pixels(3, 8))

@@ -152,7 +152,9 @@ def _model(run: Collected) -> dict[str, str]:
         told["classes"] = f"{len(names)} classes{few}" if names else ""
     if leaves := {k: v for k, v in run.record.get("leaves", {}).items() if k.startswith("params/")}:
         size = sum(math.prod(leaf["shape"]) for leaf in leaves.values())
-        told["model"] = f"{config['model']['name']}: {size:,} parameters"
+        autoencoder = config.get("autoencoder", {}).get("name")
+        name = f"autoencoder {autoencoder}" if autoencoder else config["model"]["name"]
+        told["model"] = f"{name}: {size:,} parameters"
     return {name: words for name, words in told.items() if words}
 
 
