@@ -204,7 +204,10 @@ def test_a_network_of_patches_is_of_images_and_smaller_inside():
         (dict(downsample_padding=-1), "model.unet.downsample_padding = -1 must be 0 or 1."),
         (dict(head_channels=-8), "model.unet.head_channels = -8 must be at least 0."),
         (dict(norm_groups=3), "norm_groups = 3 does not divide 8 channels: use 0, or a number that does."),
-        (dict(head_channels=3), "head_channels = 3 does not divide the 16 channels that attention sees: use one that does."),
+        (
+            dict(head_channels=3),
+            "head_channels = 3 does not divide the 16 channels that attention sees: use one that does.",
+        ),
     ],
 )
 def test_an_option_that_does_not_fit_is_refused(options, message):

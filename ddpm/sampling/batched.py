@@ -121,9 +121,7 @@ class BatchedSampler:
 
         def images(*given):
             run = drawn(*given, keep_path=False)
-            return Batch(
-                shown(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), guided.nfe * run.nfe, given[3].labels
-            )
+            return Batch(shown(run.x), jnp.isfinite(run.x).all(axis=(1, 2, 3)), guided.nfe * run.nfe, given[3].labels)
 
         def led(params, x, condition, times, num_steps, found, scales, others):
             _, sampler, denoise = prepared(params, condition, times, found, scales, others)
