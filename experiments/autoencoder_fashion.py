@@ -3,8 +3,9 @@
 Paper:    Rombach et al. 2022 (latent diffusion), section 3.1 and appendix G
 Command:  python -m ddpm.main --config experiments/autoencoder_fashion.py --workdir runs/autoencoder_fashion
 Data:     the same command with --mode prepare, once
-Hardware: two CPU cores
-Expected: not measured here yet
+Hardware: two CPU cores; 54 minutes where ten other processes shared them
+Expected: of the 10,000 test images PSNR 28.0 dB, 4.25 bits/dim, deviation of the latents 1.006 to 1.012 (each channel), by
+          python -m ddpm.main --mode eval --workdir runs/autoencoder_fashion --reference fashion_mnist:test --num 10000
 """
 
 from ml_collections import ConfigDict
