@@ -13,12 +13,14 @@ from ml_collections import ConfigDict
 from experiments import base
 
 
-def get_config() -> ConfigDict:
-    """The experiment."""
+def get_config(space: str = "") -> ConfigDict:
+    """The experiment; `space` is '' or 'latents', of TAEF2."""
+    if space not in ("", "latents"):
+        raise ValueError(f"unknown variant {space!r} of emoji_text.py; known: latents")
     config = base.get_config()
     config.data.update(name="folder", flip=False)
     config.data.folder.path = "data/emoji"
-    config.schedule.update(name="cosine", shift=0.5)  # a flat colour survives more noise than a photograph
+    config.schedule.name = "cosine"
     config.prediction.name = "v"
     config.condition.text.name = "minilm"
     config.model.unet.update(
@@ -36,5 +38,8 @@ def get_config() -> ConfigDict:
         cpu_devices=2, batch_size=32, num_steps=4000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
     )
     config.sampler.update(name="dpm_solver_pp", num_steps=20)
-    config.evaluation.features.name = "pixels"
+    if space:
+        config.latents.update(autoencoder="data/taef2", path="data/emoji_taef2")
+        config.model.unet.update(patch=1, channels=96, attention_resolutions=(8, 4))
+        config.sampler.clip = False
     return config
