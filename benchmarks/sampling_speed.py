@@ -21,7 +21,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
-from parity.convert import unet_params  # noqa: E402
+from parity.carried import carried  # noqa: E402
 
 from ddpm.condition import Condition  # noqa: E402
 from ddpm.diffusion import predictions  # noqa: E402
@@ -51,10 +51,10 @@ def model(network: UNet, params: dict, condition: Condition) -> Model:
     return Model(PROCESS, predictions.eps(), lambda x, t: network.apply({"params": params}, x, t))
 
 
-def pair(channels: int, mults: tuple[int, ...], size: int, image_channels: int) -> tuple[UNet, UNet2DModel]:
-    """Our network and diffusers' of the same architecture: attention at the second of the levels."""
+def diffusers_network(channels: int, mults: tuple[int, ...], size: int, image_channels: int) -> UNet2DModel:
+    """Diffusers' network, with attention at the second of the levels."""
     levels = range(len(mults))
-    theirs = UNet2DModel(
+    return UNet2DModel(
         sample_size=size,
         in_channels=image_channels,
         out_channels=image_channels,
@@ -66,8 +66,6 @@ def pair(channels: int, mults: tuple[int, ...], size: int, image_channels: int) 
         norm_num_groups=math.gcd(32, channels),
         **DIFFUSERS,
     ).eval()
-    ours = UNet(image_channels, channels=channels, channel_mult=mults, attention_resolutions=(size // 2,), dropout=0.0)
-    return ours, theirs
 
 
 def check_same(ours: UNet, params: dict, theirs: UNet2DModel, shape: tuple[int, ...]) -> None:
@@ -94,8 +92,10 @@ def main() -> None:
         "| network | parameters | ours, s an image | diffusers | ratio, median of rounds |\n|---|---:|---:|---:|---:|"
     )
     for name, (channels, mults, size, image_channels, batch) in NETWORKS.items():
-        ours, theirs = pair(channels, mults, size, image_channels)
-        params = unet_params(theirs.state_dict(), len(mults))
+        theirs = diffusers_network(channels, mults, size, image_channels)
+        ours, params_for = carried(theirs)
+        shape = (2, size, size, image_channels)
+        params = params_for(np.zeros(shape, np.float32), np.zeros(2))
         mesh = sharding.data_mesh()
         asked = functools.partial(model, ours)
         sampler = BatchedSampler(
@@ -110,8 +110,7 @@ def main() -> None:
             split=sharding.split(mesh),
         )
         params = jax.device_put(params, sharding.replicated(mesh))
-        if channels >= 128:  # with fewer our norms have fewer groups than diffusers', which takes as long
-            check_same(ours, params, theirs, (2, size, size, image_channels))
+        check_same(ours, params, theirs, shape)
         theirs = theirs.to(memory_format=torch.channels_last)  # which is faster
         pipeline = DDIMPipeline(theirs, DDIMScheduler(timestep_spacing="leading", clip_sample=True))
         pipeline.set_progress_bar_config(disable=True)
