@@ -55,7 +55,7 @@ def export_run(workdir: pathlib.Path, step: int | str | None, out: pathlib.Path)
     if config.model.name == "dit":
         arrays = diffusers_dit.as_theirs(arrays, options)
     scheduler = diffusers_scheduler.config_of(found, diffusion.process.alpha_bar, diffusion.learned_variance)
-    diffusers_folder.write(out, network, arrays, scheduler, _card(trained, diffusion))
+    diffusers_folder.write(out, network, arrays, scheduler, _card(trained, diffusion), trained.facts.scale)
     kind = network["_class_name"]
     print(
         f"diffusers {out}: {kind} with {scheduler['_class_name']}, of step {trained.step} (EMA); its README.md says what of"

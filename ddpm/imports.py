@@ -97,7 +97,8 @@ def _defaults() -> ConfigDict:
 
 def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts]:
     """The experiment that the network is of, and the facts of its data."""
-    config.update_from_flattened_dict(foreign.settings)
+    given = {"latents.autoencoder": config.latents.autoencoder} if config.latents.autoencoder else {}
+    config.update_from_flattened_dict(foreign.settings | given)
     if config.process.VP.told == "share" and config.schedule.T != 1000:
         raise InputError(
             f"process.VP.told = 'share' is of no network of others, and schedule.T is {config.schedule.T}: set it to 'index', "
@@ -140,11 +141,16 @@ def _experiment(foreign: Foreign, config: ConfigDict) -> tuple[ConfigDict, Facts
 def _scale(foreign: Foreign, config: ConfigDict) -> Scale | None:
     """That of the latents which the network denoises; None for images."""
     path, channels = config.latents.autoencoder, foreign.shape[-1]
+    if not path and foreign.scale:
+        raise InputError(
+            f"{foreign.file} denoises latents of the autoencoder {foreign.scale.autoencoder}: give --config with the path "
+            "of that one in latents.autoencoder."
+        )
     if not path and channels in (1, 3):
         return None
     if not path:
         raise InputError(
-            f"{foreign.file} denoises {channels} channels, which are latents: give the folder of the pipeline with its vae, "
+            f"{foreign.file} denoises {channels} channels, which are latents: give the folder of the pipeline with its vae or vqvae, "
             "or --config with the autoencoder in latents.autoencoder."
         )
     autoencoder = autoencoders.read(path)
@@ -153,7 +159,12 @@ def _scale(foreign: Foreign, config: ConfigDict) -> Scale | None:
             f"{foreign.file} denoises {channels} channels, and the autoencoder at {path} has {autoencoder.channels}: "
             "give the one it was trained with as latents.autoencoder."
         )
-    return autoencoder.scale or Scale((0.0,) * channels, (1.0,) * channels, autoencoder.sha256)
+    if foreign.scale and foreign.scale.autoencoder != autoencoder.sha256:
+        raise InputError(
+            f"{foreign.file} denoises latents of the autoencoder {foreign.scale.autoencoder}, and the one at {path} is "
+            f"{autoencoder.sha256}: give the former in latents.autoencoder."
+        )
+    return foreign.scale or autoencoder.scale or Scale((0.0,) * channels, (1.0,) * channels, autoencoder.sha256)
 
 
 def _text(config: ConfigDict, name: str, file: pathlib.Path) -> str:

@@ -2,35 +2,19 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import torch_files
 from conftest import run as command
+from runs_of_others import mistake, native
 
-from ddpm import objective, trained
-from ddpm.data.images import Facts
-from ddpm.errors import InputError
+from ddpm import trained
 from ddpm.exports import export_run
-from ddpm.imports import import_run, write_run
+from ddpm.imports import import_run
 from ddpm.training.checkpoint import checksums
 from experiments import base, digits
 
-UNET = dict(channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(4,), norm_groups=4, dropout=0.0)
 NOISE = "--noise_schedule linear --diffusion_steps 1000"
-
-
-def native(workdir, change=lambda config: None, classes=0):
-    """A run of digits with random parameters."""
-    config = digits.get_config()
-    config.model.unet.update(UNET)
-    change(config)
-    facts = Facts((8, 8, 1), 1500, tuple(map(str, range(classes))))
-    template = jax.eval_shape(objective.diffusion(config, facts.shape, classes).init, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.1).astype(np.float32), template)
-    write_run(workdir, config, facts, params)
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +43,6 @@ def copy(pipeline, tmp_path):
         return target
 
     return of
-
-
-def mistake(function, *arguments):
-    with pytest.raises(InputError) as told:
-        function(*arguments)
-    assert "\n" not in str(told.value)
-    return str(told.value)
 
 
 @pytest.mark.slow

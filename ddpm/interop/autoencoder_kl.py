@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ddpm.errors import InputError
-from ddpm.interop import safetensors_file
+from ddpm.interop import safetensors_file, said
 from ddpm.interop.foreign import Foreign, Path, params_of
 from ddpm.models.autoencoders.encoder_decoder import Convolutional
 from ddpm.models.autoencoders.kl import KL
@@ -19,6 +19,24 @@ from ddpm.models.autoencoders.vq import VQ
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 CLASSES = {"AutoencoderKL": KL, "VQModel": VQ}
+KINDS = {
+    "_class_name": said.NAME,
+    **dict.fromkeys(
+        ("in_channels", "out_channels", "latent_channels", "layers_per_block", "norm_num_groups"), said.COUNT
+    ),
+    "block_out_channels": said.COUNTS,
+    "down_block_types": said.NAMES,
+    "up_block_types": said.NAMES,
+    "num_vq_embeddings": said.integer(2),
+    "vq_embed_dim": said.either(said.COUNT, said.NONE),
+    "use_quant_conv": said.BOOL,
+    "use_post_quant_conv": said.BOOL,
+    "scaling_factor": said.POSITIVE,
+    "shift_factor": said.either(said.NUMBER, said.NONE),
+}
+# 1 of VQModels that say none, whose authors (Rombach et al. 2022) scaled none: 0.18215, which diffusers takes for them
+# since 0.22, spoils its own example of CompVis/ldm-celebahq-256 (its issue 6725).
+FACTORS = {"AutoencoderKL": 0.18215, "VQModel": 1.0}
 # What these may be, where they are said: the rest is not built here.
 ALLOWED = {
     "act_fn": ("silu", "swish"),
@@ -85,9 +103,8 @@ def read(path: str | pathlib.Path) -> Published:
     template = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, *shape))))["params"]
     params = params_of(foreign, template)
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    return Published(
-        module, params, float(config.get("scaling_factor", 0.18215)), float(config.get("shift_factor") or 0), sha256
-    )
+    factor = float(config.get("scaling_factor", FACTORS[config["_class_name"]]))
+    return Published(module, params, factor, float(config.get("shift_factor") or 0), sha256)
 
 
 def their_name(path: Path, levels: int) -> str:
@@ -119,6 +136,7 @@ def _module(config: dict, file: pathlib.Path) -> tuple[Convolutional, tuple[int,
     def refused(what, remedy):
         return InputError(f"{file} says {what}: {remedy}")
 
+    said.check(config, KINDS, file)
     kind = config.get("_class_name")
     if kind not in CLASSES:
         raise refused(f"_class_name = {kind!r}", f"only {' and '.join(CLASSES)} are read.")

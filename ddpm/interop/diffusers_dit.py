@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.errors import InputError
+from ddpm.interop import said
 from ddpm.interop.foreign import Foreign, Path, halves_swapped
 
 DEFAULTS = dict(
@@ -17,6 +18,10 @@ DEFAULTS = dict(
 # norm_eps: 1e-6 in the paper's code and here; 1e-5, which diffusers writes, is of one norm of three there, and no different.
 ONLY = dict(attention_bias=(True,), activation_fn=("gelu-approximate",), norm_type=("ada_norm_zero",))
 ONLY |= dict(norm_elementwise_affine=(False,), norm_eps=(1e-5, 1e-6))
+FREE = dict.fromkeys(
+    ("num_attention_heads", "attention_head_dim", "in_channels", "num_layers", "sample_size", "patch_size"), said.COUNT
+)
+FREE |= dict(out_channels=said.either(said.COUNT, said.NONE), num_embeds_ada_norm=said.COUNT, dropout=said.RATE)
 BLOCKS, EMBEDDING, PATCH = "transformer_blocks", "norm1.emb", "pos_embed.proj.weight"
 FIRST = f"{BLOCKS}.0.{EMBEDDING}"
 TIME = f"{FIRST}.timestep_embedder.linear_1.weight"
@@ -48,6 +53,7 @@ def foreign(config: dict[str, Any], arrays: dict[str, np.ndarray], file: pathlib
     """
     source = file.parent / "config.json"
     config = DEFAULTS | {key: value for key, value in config.items() if key in DEFAULTS}
+    said.check(config, FREE, source)
     for key, known in ONLY.items():
         if config[key] not in known:
             raise InputError(

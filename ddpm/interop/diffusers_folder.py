@@ -1,13 +1,15 @@
 """Folders in the layout of diffusers: of a network, or of a pipeline with its scheduler."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from ddpm.data.images import Scale
 from ddpm.errors import InputError, unknown_name
-from ddpm.interop import diffusers_dit, diffusers_scheduler, diffusers_unet, safetensors_file, torch_file
+from ddpm.interop import diffusers_dit, diffusers_scheduler, diffusers_unet, safetensors_file, said, torch_file
 from ddpm.interop.foreign import Foreign
 
 CLASSES = {
@@ -16,7 +18,11 @@ CLASSES = {
     "DiTTransformer2DModel": diffusers_dit,
 }
 PARTS = ("unet", "transformer")
+AUTOENCODERS = ("vae", "vqvae")
 CONFIG, SCHEDULER, WEIGHTS = "config.json", "scheduler_config.json", "diffusion_pytorch_model"
+INDEX, LATENTS = "model_index.json", "latents.json"  # the latter is ours: the scale of the latents of a run
+NUMBERS = {"mean": said.listed(said.NUMBER, "numbers"), "std": said.listed(said.POSITIVE, "numbers above 0")}
+NUMBERS |= {"autoencoder": said.NAME}
 
 
 def read(path: pathlib.Path) -> Foreign:
@@ -31,24 +37,32 @@ def read(path: pathlib.Path) -> Foreign:
             f"{path} holds no {CONFIG}, nor does a folder unet or transformer in it: give a folder that diffusers saved."
         )
     config = _json(folder / CONFIG)
+    said.check(config, {"_class_name": said.either(said.NAME, said.NONE)}, folder / CONFIG)
     kind = config.get("_class_name")
     if kind not in CLASSES:
         raise InputError(f"{folder / CONFIG}: {unknown_name('network', str(kind), CLASSES)}")
     foreign = CLASSES[kind].foreign(config, *_weights(folder))
     beside = folder.parent if folder.name in PARTS else folder
-    if (beside / "vae" / CONFIG).is_file():
-        foreign = foreign._replace(settings={"latents.autoencoder": str(beside / "vae")})
-    for source in (beside / "scheduler" / SCHEDULER, beside / SCHEDULER):
+    if autoencoder := _autoencoder(beside):
+        foreign = foreign._replace(settings={"latents.autoencoder": str(autoencoder)})
+    if (beside / LATENTS).is_file():
+        foreign = foreign._replace(scale=_scale(beside / LATENTS, foreign.shape[-1]))
+    for source in (beside / "scheduler" / SCHEDULER, beside / SCHEDULER, folder / SCHEDULER):
         if source.is_file():
-            said = diffusers_scheduler.settings(_json(source), source)
-            return foreign._replace(settings=foreign.settings | said)
+            scheduled = diffusers_scheduler.settings(_json(source), source)
+            return foreign._replace(settings=foreign.settings | scheduled)
     return foreign
 
 
 def write(
-    folder: pathlib.Path, config: dict[str, Any], arrays: dict[str, np.ndarray], scheduler: dict[str, Any], card: str
+    folder: pathlib.Path,
+    config: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    scheduler: dict[str, Any],
+    card: str,
+    scale: Scale | None,
 ) -> None:
-    """A pipeline: network, scheduler, index and model card.
+    """A pipeline: network, scheduler, index, model card, and the scale of the latents that it is of.
 
     Args:
       config: of the network, and `scheduler`, with their _class_name.
@@ -76,8 +90,30 @@ def write(
         index |= {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
         parts = ("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor", "image_encoder")
         index |= {name: [None, None] for name in parts}
-    _write_json(folder / "model_index.json", index)
+    _write_json(folder / INDEX, index)
+    if scale:
+        _write_json(folder / LATENTS, dataclasses.asdict(scale))
     (folder / "README.md").write_text(card, "utf-8")
+
+
+def _autoencoder(folder: pathlib.Path) -> pathlib.Path | None:
+    """The folder of a pipeline's autoencoder, which need not be there where its index says that it has one."""
+    index = _json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    for name in AUTOENCODERS:
+        named = index.get(name)
+        if (folder / name / CONFIG).is_file() or (isinstance(named, list) and any(named)):
+            return folder / name
+    return None
+
+
+def _scale(file: pathlib.Path, channels: int) -> Scale:
+    scale = dict.fromkeys(NUMBERS) | _json(file)
+    said.check(scale, NUMBERS, file)
+    if not len(scale["mean"]) == len(scale["std"]) == channels:
+        raise InputError(
+            f"{file}: mean and std must have {channels} numbers each, one for each channel of the latents."
+        )
+    return Scale(tuple(scale["mean"]), tuple(scale["std"]), scale["autoencoder"])
 
 
 def _weights(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], pathlib.Path]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.errors import InputError, unknown_name
+from ddpm.interop import said
 
 EARLY, LATE = (1e-4, 0.02), (0.00085, 0.012)  # beta_start and beta_end where scheduler_config.json says none
 BETAS = {
@@ -26,6 +27,19 @@ VARIANCES = {
     "fixed_large_log": "beta",
 }
 VARIANCES |= {"learned_range": "learned"}
+KINDS = {
+    "_class_name": said.NAME,
+    "num_train_timesteps": said.COUNT,
+    "beta_start": said.BETA,
+    "beta_end": said.BETA,
+    "beta_schedule": said.NAME,
+    "prediction_type": said.NAME,
+    "variance_type": said.either(said.NAME, said.NONE),
+    "clip_sample": said.BOOL,
+    "clip_sample_range": said.POSITIVE,
+    "thresholding": said.BOOL,
+    "rescale_betas_zero_snr": said.BOOL,
+}
 CLIPPING = ("DDPMScheduler", "DDIMScheduler")  # where nothing else is said
 REMEDY = "Leave the folder of the scheduler away and give --config, which says the process, schedule and prediction."
 
@@ -36,11 +50,15 @@ def settings(config: dict[str, Any], source: pathlib.Path) -> dict[str, Any]:
     Raises:
       InputError: a scheduler of another process, or a schedule that is not ours.
     """
+    said.check(config, KINDS, source)
     name = config.get("_class_name")
     if name not in BETAS:
         raise InputError(f"{source}: {unknown_name('scheduler', str(name), BETAS)} {REMEDY}")
     schedule = config.get("beta_schedule", "linear")
-    wrong = {key: config[key] for key in ("trained_betas", "use_flow_sigmas") if config.get(key)}
+    clips = config.get("clip_sample", name in CLIPPING)
+    wrong = {key: config[key] for key in ("trained_betas", "use_flow_sigmas", "thresholding") if config.get(key)}
+    if clips and config.get("clip_sample_range", 1) != 1:
+        wrong["clip_sample_range"] = config["clip_sample_range"]
     for key, known in (("beta_schedule", SCHEDULES), ("prediction_type", PREDICTIONS), ("variance_type", VARIANCES)):
         wrong |= {key: config[key]} if key in config and config[key] not in known and config[key] else {}
     if wrong:
@@ -59,7 +77,7 @@ def settings(config: dict[str, Any], source: pathlib.Path) -> dict[str, Any]:
         "prediction.name": PREDICTIONS[config.get("prediction_type", "epsilon")],
         "sampler.name": "ancestral" if name == "DDPMScheduler" else "ddim",
         "sampler.num_steps": T if name == "DDPMScheduler" else min(T, 50),
-        "sampler.clip": bool(config.get("clip_sample", name in CLIPPING)),
+        "sampler.clip": clips,
         "sampler.ancestral.variance": VARIANCES[config.get("variance_type") or "fixed_small"],
     }
     if ours == "cosine":

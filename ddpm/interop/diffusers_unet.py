@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpm.errors import InputError
+from ddpm.interop import said
 from ddpm.interop.foreign import Foreign, Path, halves_swapped
 
 SHARED = dict(
@@ -34,30 +35,31 @@ DEFAULTS = {  # of theirs, where config.json says nothing
         mid_block_only_cross_attention=None, cross_attention_norm=None,
     ),
 }  # fmt: skip
-# What these may be is the default alone, or one of these: the rest our U-Net has not.
-FREE = [
-    "sample_size",
-    "freq_shift",
-    "flip_sin_to_cos",
-    "layers_per_block",
-    "downsample_padding",
-    "dropout",
-    "attention_head_dim",
-    "norm_num_groups",
-    "norm_eps",
-    "resnet_time_scale_shift",
-    "num_class_embeds",
-    "in_channels",
-    "out_channels",
-    "block_out_channels",
-    "down_block_types",
-    "up_block_types",
-    "downsample_type",
-    "upsample_type",
-    "attn_norm_num_groups",
-    "cross_attention_dim",
-    "num_attention_heads",
-]
+EACH = said.either(said.COUNT, said.COUNTS)  # one for all levels, or one for each
+# What others may be is the default alone, or one of SAME: the rest our U-Net has not.
+FREE = {
+    "sample_size": said.either(said.SIZE, said.NONE),
+    "freq_shift": said.integer(0),
+    "flip_sin_to_cos": said.BOOL,
+    "layers_per_block": EACH,
+    "downsample_padding": said.one_of(0, 1),
+    "dropout": said.RATE,
+    "attention_head_dim": said.either(EACH, said.NONE),
+    "norm_num_groups": said.COUNT,
+    "norm_eps": said.POSITIVE,
+    "resnet_time_scale_shift": said.one_of("default", "scale_shift"),
+    "num_class_embeds": said.either(said.COUNT, said.NONE),
+    "in_channels": said.COUNT,
+    "out_channels": said.COUNT,
+    "block_out_channels": said.COUNTS,
+    "down_block_types": said.NAMES,
+    "up_block_types": said.NAMES,
+    "downsample_type": said.one_of("conv", "resnet"),
+    "upsample_type": said.one_of("conv", "resnet"),
+    "attn_norm_num_groups": said.either(said.COUNT, said.NONE),
+    "cross_attention_dim": EACH,
+    "num_attention_heads": said.either(EACH, said.NONE),
+}
 SAME = {"act_fn": ("swish",), "only_cross_attention": (None,), "transformer_layers_per_block": ([1, 1, 1, 1],)}
 RESIDUAL = {"norm_1": "norm1", "conv_1": "conv1", "norm_2": "norm2", "conv_2": "conv2"}
 RESIDUAL |= {"time": "time_emb_proj", "skip": "conv_shortcut"}
@@ -104,6 +106,7 @@ def foreign(config: dict[str, Any], arrays: dict[str, np.ndarray], file: pathlib
     """
     kind, source = config["_class_name"], file.parent / "config.json"
     config = DEFAULTS[kind] | {key: value for key, value in config.items() if key in DEFAULTS[kind]}
+    said.check(config, FREE, source)
     for key, value in config.items():
         default = DEFAULTS[kind][key]
         if key not in FREE and value != default and value not in SAME.get(key, ()):
@@ -118,6 +121,10 @@ def foreign(config: dict[str, Any], arrays: dict[str, np.ndarray], file: pathlib
             source, f"block_out_channels = {widths}", "its levels have multiples of the first one's features"
         )
     down, up = config["down_block_types"], config["up_block_types"]
+    if not len(down) == len(up) == len(widths):
+        raise _refused(
+            source, f"blocks {down}, {up}", f"both ways have one for each of {len(widths)} block_out_channels"
+        )
     prefix = "CrossAttn" if is_told else "Attn"
     resampled = "Resnet" if not is_told and config["downsample_type"] == "resnet" else ""
     allowed = {f"{prefix}DownBlock2D", "ResnetDownsampleBlock2D" if resampled else "DownBlock2D"}
@@ -234,13 +241,15 @@ def config_of(options: dict[str, Any], shape: tuple[int, int, int], outputs: int
 
 def _heads(source, config, is_told):
     given = config["attention_head_dim"]
+    if not is_told and isinstance(given, list):
+        raise _refused(source, f"attention_head_dim = {given}", "its heads have one width")
     if not is_told:
         return {"num_heads": 1, "head_channels": given or 0}
     given = config["num_attention_heads"] or given
     widths = config["block_out_channels"]
     if isinstance(given, int):
         return {"num_heads": given, "head_channels": 0}
-    if len({width / heads for width, heads in zip(widths, given, strict=True)}) > 1:
+    if not given or len(given) != len(widths) or len({width / n for width, n in zip(widths, given, strict=True)}) > 1:
         raise _refused(source, f"attention_head_dim = {given}", "its heads have one number, or one width")
     return {"num_heads": 1, "head_channels": widths[0] // given[0]}
 

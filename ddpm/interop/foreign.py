@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ddpm.data.images import Scale
 from ddpm.errors import InputError
 
 Path = tuple[str, ...]
@@ -26,6 +27,7 @@ class Foreign(NamedTuple):
     has_null: the last of them stands for none; None where nothing says whether it does.
     text: features of the tokens it is told; 0 for none.
     settings: what is known of how it was trained and is to be sampled, by dotted keys of a configuration.
+    scale: of the latents that it denoises, where the folder says it.
     """
 
     file: pathlib.Path
@@ -39,6 +41,7 @@ class Foreign(NamedTuple):
     has_null: bool | None = None
     text: int = 0
     settings: dict[str, Any] = {}  # noqa: RUF012
+    scale: Scale | None = None
 
 
 def params_of(foreign: Foreign, template: Any) -> dict:
@@ -59,6 +62,8 @@ def params_of(foreign: Foreign, template: Any) -> dict:
                 f"{foreign.file} holds no {name!r}, which this network needs for {'/'.join(path)}: "
                 "it is not whole, or its configuration is of another network."
             )
+        if not np.isfinite(arrays[name]).all():
+            raise InputError(f"{foreign.file}: {name!r} holds numbers that are not finite, such as NaN. Copy it again.")
         made = _to_ours(arrays.pop(name), path[-1], len(wanted.shape))
         if made.shape != wanted.shape:
             raise InputError(
