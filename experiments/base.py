@@ -98,7 +98,7 @@ def get_config() -> ConfigDict:
                     dropout=0.1,
                     scale_shift=False,  # adaptive group norm instead of adding the time embedding
                     head_channels=0,  # features of a head, instead of num_heads
-                    norm_groups=0,  # 0: 32, or fewer that leave 4 features to a group
+                    norm_groups=0,  # 0: 32, or fewer that leave 4 features to a group; exports need one number
                     norm_eps=1e-6,  # 1e-5 in networks of PyTorch
                     downsample_padding=0,  # below and to the right; 1: on all sides, as PyTorch
                     resblock_updown=False,  # residual blocks halve and double the image
