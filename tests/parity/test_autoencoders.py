@@ -36,7 +36,13 @@ KLS = {
         shift_factor=0.1159,
     ),
 }
-VQS = {"f4": options((16, 32, 32), latent_channels=3, num_vq_embeddings=50)}
+VQS = {
+    "f4": options((16, 32, 32), latent_channels=3, num_vq_embeddings=50),
+    "f2, 2 blocks, scaled": options(
+        (16, 48), layers_per_block=2, latent_channels=5, num_vq_embeddings=9, norm_num_groups=16, scaling_factor=0.7
+    ),
+    "f1, grey": options((24,), in_channels=1, out_channels=1, latent_channels=2, num_vq_embeddings=300),
+}
 
 
 def written(theirs, folder):
@@ -88,7 +94,8 @@ def test_a_kl_autoencoder_is_that_of_diffusers(name, tmp_path):
 def test_a_vq_autoencoder_is_that_of_diffusers(name, tmp_path):
     theirs = written(VQModel(**VQS[name]), tmp_path)
     read = autoencoder_kl.read(tmp_path)
-    x = image(3)
+    assert read.scaling_factor == theirs.config.scaling_factor
+    x = image(VQS[name].get("in_channels", 3))
     z = theirs.encode(nchw(x)).latents
     np.testing.assert_allclose(ours(read, "encode", x), nhwc(z), atol=1e-4)
     nearest, _, (_, _, index) = theirs.quantize(z)
