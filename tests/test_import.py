@@ -285,6 +285,19 @@ def test_what_diffusers_has_no_counterpart_of_is_not_exported(tmp_path, changes,
     assert not (tmp_path / "out").exists()
 
 
+def test_groups_that_are_as_many_in_all_norms_by_themselves_are_exported(tmp_path):
+    def change(config):  # widths of 128, 256 and 384: 32 groups each
+        config.model.unet.update(norm_groups=0, channels=128, channel_mult=(1,), attention_resolutions=())
+        config.process.VP.told = "index"
+
+    native(tmp_path / "run", change)
+    export_run(tmp_path / "run", None, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "unet" / "config.json").read_text())["norm_num_groups"] == 32
+    import_run(str(tmp_path / "out"), tmp_path / "again", None, "")
+    one, other = (trained.read(tmp_path / run) for run in ("run", "again"))
+    assert checksums(one.params) == checksums(other.params) and other.config.model.unet.norm_groups == 32
+
+
 def test_a_folder_that_is_there_is_not_written_over(pipeline, tmp_path):
     native(tmp_path / "run")
     assert (
