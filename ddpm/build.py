@@ -3,6 +3,7 @@
 import functools
 import inspect
 import operator
+import os
 from collections.abc import Callable, Sequence
 
 import jax
@@ -117,10 +118,22 @@ def with_sampler(
     if labels is not None:
         section.labels = tuple(np.atleast_1d(labels).tolist())
     if prompts is not None:
-        section.prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        section.prompts = (
+            (prompts,) if isinstance(prompts, str) else tuple(prompts if isinstance(prompts, Sequence) else [prompts])
+        )
+        if not all(isinstance(prompt, str) for prompt in section.prompts):
+            raise InputError(f"prompts = {prompts!r} are no texts.")
+    if given is not None and not isinstance(given, (str, os.PathLike)):
+        raise InputError(
+            f"given = {type(given).__name__} is no path: save the images with numpy.savez, and give the file."
+        )
     section.given = section.given if given is None else str(given)
     update("known", config.known, known or {})
-    told = {} if guidance_scale is None else {"scale": float(guidance_scale)}
+    told = (
+        {}
+        if guidance_scale is None
+        else {"scale": guidance_scale if isinstance(guidance_scale, str) else float(guidance_scale)}
+    )
     update("guidance", config.guidance, (guidance or {}) | told)
     section[own_name(section)] = options_of(section) | options
     return config

@@ -1,5 +1,6 @@
 """From a configuration to the data: images, what a model is trained on and is told of them, and the batches."""
 
+import json
 import pathlib
 
 from ml_collections import ConfigDict
@@ -27,26 +28,59 @@ def training_set(config: ConfigDict) -> Dataset:
     Raises:
       InputError: the latents are not there, or not those of `config.data` by `config.latents.autoencoder`.
     """
-    section = config.latents
-    if not section.autoencoder:
+    if not config.latents.autoencoder:
         return dataset(config)
-    if config.data.flip:
-        raise InputError("data.flip = True mirrors images, and latents of mirrored images are others: set it to False.")
-    if not section.path:
-        raise InputError("latents.path = '': name the folder that --mode encode writes and training reads.")
-    found, about = latents.read(pathlib.Path(section.path).expanduser(), "run the same --config with --mode encode")
-    if about["data"]["name"] != data_name(config):
+    folder = latents_folder(config)
+    found, about = latents.read(folder, "run the same --config with --mode encode")
+    wanted = about["data"] | described(config)
+    if wanted != about["data"]:
         raise InputError(
-            f"{section.path} holds latents of {about['data']['name']}, and the data are {data_name(config)}: give another "
-            "latents.path, and encode."
+            f"{folder} holds latents of {_words(about['data'])}, and the data are {_words(wanted)}: give another latents.path, "
+            "and encode."
         )
     return found
+
+
+def latents_folder(config: ConfigDict) -> pathlib.Path:
+    """Where the latents of `config.data` are, or are to be.
+
+    Raises:
+      InputError: nowhere, or among the images; or images that are mirrored.
+    """
+    section, data = config.latents, config.data
+    if not section.autoencoder or not section.path:
+        raise InputError(
+            f"latents.autoencoder = {section.autoencoder!r} and latents.path = {section.path!r}: name the autoencoder, and the "
+            "folder that --mode encode writes and training reads."
+        )
+    if data.flip:
+        raise InputError("data.flip = True mirrors images, and latents of mirrored images are others: set it to False.")
+    folder, images = pathlib.Path(section.path).expanduser(), options_of(data).get("path")
+    if images and folder.resolve() == pathlib.Path(images).expanduser().resolve():
+        raise InputError(f"latents.path = {section.path!r} is where the images are: name a folder of its own.")
+    return folder
+
+
+def described(config: ConfigDict) -> dict:
+    """What `config.data` says of the images, and their number and shape where they are at hand."""
+    options = {key: value for key, value in options_of(config.data).items() if key not in ("path", "data_dir")}
+    said = {"name": data_name(config), "options": json.loads(json.dumps(options))}
+    try:
+        images = dataset(config)
+    except InputError:  # who trains needs no more than the latents
+        return said
+    return said | {"count": len(images.images), "shape": [*images.facts.shape]}
+
+
+def _words(data):
+    options = "".join(f", {key} {value}" for key, value in data["options"].items())
+    return f"{data['name']} ({data['count']} of shape {tuple(data['shape'])}{options})"
 
 
 def data_name(config: ConfigDict) -> str:
     """A data set in a word or two, such as 'digits:train' or 'cifar10:train'."""
     options = options_of(config.data)
-    name = options.get("dataset") or options.get("path") or config.data.name
+    name = options.get("dataset") or options.get("path", "").rstrip("/") or config.data.name
     return ":".join(filter(None, [name, options.get("split")]))
 
 

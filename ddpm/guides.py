@@ -1,5 +1,6 @@
 """From the section `guidance` to what a sampler asks: the model alone, or guided by itself, by others, by functions."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from ddpm import trained
 from ddpm.condition import Condition, with_null
+from ddpm.data.images import Facts
 from ddpm.diffusion.process import Process
 from ddpm.errors import InputError
 from ddpm.names import find
@@ -17,7 +19,7 @@ from ddpm.sampling.guidance import Guide, Guided, Guides, in_one_call, of_two
 from ddpm.sampling.steering import Steered
 
 
-def guides(config: ConfigDict, made: Diffusion, shape: tuple[int, int, int]) -> Guides:
+def guides(config: ConfigDict, made: Diffusion, facts: Facts) -> Guides:
     """The guides of `config.guidance`.
 
     Raises:
@@ -25,8 +27,8 @@ def guides(config: ConfigDict, made: Diffusion, shape: tuple[int, int, int]) -> 
     """
     section = config.guidance
     guide, null = Guide(section.scale, section.interval, section.rescale), made.told.null
-    worse = _opened(section.worse, made, shape, classifies=False) if section.worse and guide.is_on else None
-    classifiers = [_opened(name, made, shape, classifies=True) for name in section.classifiers]
+    worse = _opened(section.worse, made, facts, classifies=False) if section.worse and guide.is_on else None
+    classifiers = [_opened(name, made, facts, classifies=True) for name in section.classifiers]
     functions = [find("function of x0_hat", "", name) for name in section.functions]
     classes = {told.classes for told in (made.told, *(run.diffusion.told for run in classifiers))} - {0}
     if len(classes) > 1:
@@ -58,8 +60,15 @@ def guides(config: ConfigDict, made: Diffusion, shape: tuple[int, int, int]) -> 
 
 
 def scales(config: ConfigDict) -> np.ndarray:
-    """How far each guide pulls: w, then each classifier and each function."""
+    """How far each guide pulls: w, then each classifier and each function.
+
+    Raises:
+      InputError: one that is no finite number.
+    """
     section = config.guidance
+    for name in ("scale", "classifier_scale", "function_scale"):
+        if not isinstance(section[name], (int, float)) or not math.isfinite(section[name]):
+            raise InputError(f"guidance.{name} = {section[name]!r} is no finite number; papers use 0 to 10.")
     each = [section.classifier_scale] * len(section.classifiers) + [section.function_scale] * len(section.functions)
     return np.asarray([section.scale, *each], np.float32)
 
@@ -75,7 +84,7 @@ class _Opened(NamedTuple):
     params: Any
 
 
-def _opened(name: str, made: Diffusion, shape: tuple[int, int, int], classifies: bool) -> _Opened:
+def _opened(name: str, made: Diffusion, facts: Facts, classifies: bool) -> _Opened:
     workdir, _, step = name.partition("@")
     if step and not step.isdecimal():
         raise InputError(f"guide {name!r}: after @ stands the step of a checkpoint, such as {workdir}@1000.")
@@ -84,13 +93,16 @@ def _opened(name: str, made: Diffusion, shape: tuple[int, int, int], classifies:
     if diffusion.classifies != classifies:
         kinds = {True: "classifier (loss cross_entropy)", False: "diffusion model"}
         raise InputError(f"{workdir} is a {kinds[diffusion.classifies]}; this guide must be a {kinds[classifies]}.")
-    if run.facts.shape != shape:
-        raise InputError(
-            f"{workdir} is of images of shape {run.facts.shape}, the model of {shape}: it cannot guide it."
-        )
+    if (run.facts.shape, run.facts.scale) != (facts.shape, facts.scale):
+        raise InputError(f"{workdir} is of {_words(run.facts)}, the model of {_words(facts)}: it cannot guide it.")
     if not _same(diffusion.process, made.process):
         raise InputError(f"{workdir} was trained with another process or schedule than the model: it cannot guide it.")
     return _Opened(diffusion, run.params)
+
+
+def _words(facts: Facts) -> str:
+    of = f"latents of autoencoder {facts.scale.autoencoder}" if facts.scale else "images"
+    return f"{of} of shape {facts.shape}"
 
 
 def _same(a: Process, b: Process) -> bool:

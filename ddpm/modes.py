@@ -33,6 +33,7 @@ from ddpm.training import sharding
 
 TAKEN = (
     "sampler",
+    "latents",
     "guidance",
     "known",
     "grid",
@@ -151,20 +152,15 @@ def report(workdirs: list[pathlib.Path], out: pathlib.Path | None) -> int:
 
 def encode(config: ConfigDict) -> int:
     """Writes the latents of an experiment's data, which it is trained on from then on."""
-    section = config.latents
-    if not section.autoencoder or not section.path:
-        raise InputError(
-            "--mode encode needs latents.autoencoder, a path, and latents.path, the folder to write, in the configuration."
-        )
+    section, folder = config.latents, datasets.latents_folder(config)
     images, autoencoder = datasets.dataset(config), autoencoders.read(section.autoencoder)
     unscaled = Scale((0.0,), (1.0,), autoencoder.sha256)
     space = LatentSpace(autoencoder, unscaled, section.batch_size, sharding.data_mesh())
     space.latent_shape(images.facts.shape)  # images that do not fit are told of before any is read
     about = {
         "autoencoder": {"path": section.autoencoder, "sha256": autoencoder.sha256},
-        "data": {"name": datasets.data_name(config), "sha256": images.sha256, "count": len(images.images)},
+        "data": datasets.described(config) | {"sha256": images.sha256},
     }
-    folder = pathlib.Path(section.path).expanduser()
     progress = functools.partial(print, flush=True)
     scale = latents.encode_to(folder, images, space.encode, about=about, scale=autoencoder.scale, progress=progress)
     known = "as the autoencoder leaves them" if autoencoder.scale else "measured"

@@ -86,12 +86,15 @@ def update(name: str, section: ConfigDict, values: dict) -> None:
     """Sets keys of a section.
 
     Raises:
-      InputError: a key that the section does not have.
+      InputError: a key that the section does not have, or a value of another type.
     """
     for key, value in values.items():
         if key not in section:
             raise unknown_name(f"key of {name}", key, section.keys())
-        section[key] = value
+        try:
+            section[key] = (value,) if isinstance(value, str) and isinstance(section[key], tuple) else value
+        except TypeError as error:
+            raise InputError(f"{name}.{key} = {value!r} is no {type(section[key]).__name__}.") from error
 
 
 def chosen(kind: str, place: ModuleType, section: ConfigDict, *given: Any) -> Any:

@@ -125,6 +125,11 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
     forward, trained_by, told = process(config), loss(config), conditioning(config, shape, classes)
     if trained_by.classifies:
         told = _as_answer(config, told, classes)
+    if trained_by.classifies != getattr(find("model", "ddpm.models", config.model.name), "classifies", False):
+        raise InputError(
+            f"loss '{config.loss.name}' and model '{config.model.name}' do not go together: 'cross_entropy' trains "
+            "'noisy_classifier', every other loss a model that draws images, such as 'unet'."
+        )
     init_process, process_of = _process(config)
     is_learned = bool(jax.eval_shape(init_process, jax.random.key(0)))
     if is_learned and not trained_by.learns_process:
@@ -146,7 +151,7 @@ def diffusion(config: ConfigDict, shape: tuple[int, int, int], classes: int = 0)
         if condition is None and jax.tree.leaves(told.some) and told.null is None:
             raise InputError(
                 "this model was trained without condition.null_rate, so it knows no image of which it is told nothing: "
-                "give it labels."
+                f"give it {' and '.join(name for name, kind in told.some._asdict().items() if kind is not None)}."
             )
 
         def apply(x_t, t):

@@ -63,7 +63,7 @@ class Run:
         anew |= {"guidance": guidance, "known": config.known.to_dict()}
         program = json.dumps(section.to_dict() | anew, sort_keys=True)
         if program not in self._samplers:
-            guided = guides(config, self._diffusion, self.facts.shape)
+            guided = guides(config, self._diffusion, self.facts)
             sampler = build.batched_sampler(config, self._diffusion, guided, self.facts, self._mesh)
             self._samplers[program] = sampler, guided.classes
         sampler, classes = self._samplers[program]
@@ -149,6 +149,7 @@ class Run:
         """{'figures', 'provenance'} of 'vlb_bpd' or 'ode_bpd' of the reference of `config.evaluation`, which it adds to
         workdir/evaluation.jsonl; and what it says of each image, kept in workdir/evaluation.
         """
+        self._check_draws(metric)
         record, arrays = likelihood(
             metric, self.config, datasets.dataset(self.config), self._diffusion, self.params, self.facts.shape,
             self.workdir / "evaluation" / "likelihood",
@@ -173,6 +174,9 @@ class Run:
         Raises:
           InputError: images of another shape, a time out of range, or what the model is not told.
         """
+        self._check_draws("denoise")
+        if self._diffusion.told.degradation:
+            raise InputError("the model is told an image: run.sample(given=...) restores it, denoise has none to tell.")
         t = np.asarray(t)
         if x_t.shape[1:] != self.facts.shape:
             raise InputError(f"x_t of shape {x_t.shape} is no batch of images of shape {self.facts.shape}.")
@@ -191,6 +195,10 @@ class Run:
             rows = np.broadcast_to(np.arange(len(features)), len(x_t))
             condition = condition._replace(text=features[rows], mask=mask[rows])
         return self._denoise(self.config.sampler.clip, self.config.sampler.percentile, self.params, x_t, t, condition)
+
+    def _check_draws(self, what: str) -> None:
+        if self._diffusion.classifies:
+            raise InputError(f"{self.workdir} is a classifier of noised images: it draws none, and has no {what}.")
 
     def _denoised(self, clip, percentile, params, x_t, t, condition):
         return denoiser(self._diffusion.model(params, condition), clip=clip, percentile=percentile)(x_t, t)[:2]

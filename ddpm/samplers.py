@@ -43,7 +43,7 @@ def sampler(
       images: whose captions, or whose worse twins, samples are asked for where nothing else is said.
       noise: name of the stream of its keys.
     """
-    guided = guides(config, made, facts.shape)
+    guided = guides(config, made, facts)
     drawn = build.batched_sampler(config, made, guided, facts, mesh)
     wanted = asked(config, made, facts.shape, guided.classes, images)
     return drawn.along(build.grid(config, made), wanted, guided.scales, noise)
@@ -197,10 +197,6 @@ def _given(config, shape, needs_known):
 def _of_run(config, workdir, shape):
     """Images that another run draws, asked for the same classes and prompts by the same seed: a cascade."""
     run = trained.read(workdir)
-    if run.facts.shape != shape:
-        raise InputError(
-            f"{workdir} draws images of shape {run.facts.shape}; the images that are given here must be {shape}."
-        )
     section, made = run.config.sampler, run.diffusion
     section.labels = (config.sampler.labels if made.told.classes else ()) or section.labels
     section.prompts = (config.sampler.prompts if made.told.encoder else ()) or section.prompts
@@ -209,6 +205,10 @@ def _of_run(config, workdir, shape):
     base = sampler(
         run.config, made, run.facts, mesh, lambda: datasets.training_set(run.config), noise=f"sample of {shape}"
     )
+    if base.image_shape != shape:
+        raise InputError(
+            f"{workdir} draws images of shape {base.image_shape}; the images that are given here must be {shape}."
+        )
     params = jax.device_put(run.params, sharding.replicated(mesh))
 
     def drawn(seed, indices):

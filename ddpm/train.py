@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from ddpm import build, datasets, objective, pictures, train_autoencoder, train_diffusion
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
+from ddpm.errors import InputError
 from ddpm.evaluate import best_figure
 from ddpm.evaluation import records
 from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
@@ -144,9 +145,19 @@ def _check_workdir(record: dict, workdir: pathlib.Path, accept_changes: bool) ->
             logging.warning(
                 "%s was %s at checkpoint %d and is %s: numbers may differ in the last bits", package, was, step, now
             )
-        if Facts.from_json(before["facts"]) != Facts.from_json(record["facts"]):
+        was, now = Facts.from_json(before["facts"]), Facts.from_json(record["facts"])
+        if was.scale != now.scale and not accept_changes:
+            raise InputError(
+                f"{workdir} was trained on latents of {_scaled(was.scale)}, and these are of {_scaled(now.scale)}: give "
+                "latents.path with latents of its own autoencoder and scale, or another --workdir."
+            )
+        if was != now:
             logging.warning("the data changed since checkpoint %d: %s -> %s", step, before["facts"], record["facts"])
         return
+
+
+def _scaled(scale):
+    return f"autoencoder {scale.autoencoder}, scale {scale.std[0]:.4g} ..." if scale else "no autoencoder"
 
 
 def _steps_per_dispatch(wanted: int, resident: bool) -> int:

@@ -13,7 +13,7 @@ from samplers import SAMPLERS, process_of, table
 
 from ddpm import objective
 from ddpm.condition import Condition, only
-from ddpm.data.images import Dataset, Labels
+from ddpm.data.images import Dataset, Facts, Labels
 from ddpm.data.pipeline import Examples, feed
 from ddpm.diffusion import losses, predictions, timesteps, weights
 from ddpm.diffusion.model import Model
@@ -184,7 +184,7 @@ def make_batched(tiny, traces=None, dropout=0.1, labels=(), scale=1.0):
     params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(config)))
     return batched.BatchedSampler(
         model,
-        guides(config, diffusion._replace(model=model), (8, 8, 1)),
+        guides(config, diffusion._replace(model=model), Facts((8, 8, 1), 1, ())),
         lambda process, power: SAMPLERS["ddim"](process),
         grids.trailing(diffusion.process, 5),
         (8, 8, 1),

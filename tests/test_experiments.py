@@ -98,7 +98,7 @@ def classes_of(config):
 
 def made_sampler(config, shape=(8, 8, 1)):
     made = objective.diffusion(config, shape, classes_of(config))
-    guided = guides.guides(config, made, shape)
+    guided = guides.guides(config, made, Facts(shape, 1, ()))
     return build.batched_sampler(config, made, guided, Facts(shape, 1, ()), sharding.data_mesh())
 
 

@@ -1,5 +1,6 @@
 """Experiments that cannot be: an unknown name or a value out of range is told in one line."""
 
+import numpy as np
 import pytest
 from test_experiments import made_sampler
 
@@ -30,6 +31,15 @@ from ddpm.errors import InputError
         ),
         ({"process.name": "RectifiedFlow"}, "prediction 'eps' is impossible where alpha_T = 0: "),
         ({"process.name": "SubVPP"}, "unknown process 'SubVPP'. Did you mean 'SubVP'? Known: "),
+        (
+            {"model.name": "noisy_classifier"},
+            "loss 'weighted' and model 'noisy_classifier' do not go together: 'cross_entropy' trains 'noisy_classifier', ",
+        ),
+        ({"guidance.interval": (1.0, 2.0, 3.0)}, "guidance.interval = (1.0, 2.0, 3.0) holds no sigma / alpha: give "),
+        (
+            {"guidance.classifier_scale": float("nan")},
+            "guidance.classifier_scale = nan is no finite number; papers use ",
+        ),
         ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
         ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
         (
@@ -121,3 +131,26 @@ def test_network_values_out_of_range_are_refused(tiny, change, message):
     with pytest.raises(InputError) as caught:
         objective.diffusion(tiny, (8, 8, 1))
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (dict(guidance_scale="two"), "guidance.scale = 'two' is no float."),
+        (dict(guidance=dict(interval=2)), "guidance.interval = 2 is no tuple."),
+        (dict(prompts=3), "prompts = 3 are no texts."),
+        (dict(prompts=["a", 3]), "prompts = ['a', 3] are no texts."),
+        (
+            dict(given=np.zeros((1, 8, 8, 1))),
+            "given = ndarray is no path: save the images with numpy.savez, and give the ",
+        ),
+    ],
+)
+def test_a_choice_of_another_kind_is_refused(tiny, choice, message):
+    with pytest.raises(InputError) as caught:
+        build.with_sampler(tiny, **choice)
+    assert str(caught.value).startswith(message)
+
+
+def test_one_classifier_needs_no_brackets(tiny):
+    assert build.with_sampler(tiny, guidance=dict(classifiers="runs/clf")).guidance.classifiers == ("runs/clf",)

@@ -89,16 +89,44 @@ def test_a_shard_that_was_damaged_is_made_anew_and_what_follows_it(tmp_path):
     assert latents.read(tmp_path, "encode")[0].images[5].shape == (2, 3, 3)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-1] + b"!")]
-)
-def test_latents_that_were_damaged_are_not_read(tmp_path, damage):
+def test_shards_that_are_listed_twice_or_out_of_turn_are_made_anew(tmp_path):
     encoded(tmp_path)
-    file = tmp_path / "000000004.npy"
-    damage(file)
-    assert mistake(latents.read, tmp_path, "encode again") == (
-        f"{file} is missing or differs from its checksum. Remove {tmp_path / 'latents.json'} and encode again."
-    )
+    (tmp_path / latents.RECORD).unlink()
+    listed = tmp_path / latents.SHARDS
+    first, *others = listed.read_text().splitlines(keepends=True)
+    listed.write_text(first + first + "".join(others))
+    encoded(tmp_path)
+    read, _ = latents.read(tmp_path, "encode")
+    np.testing.assert_allclose(read.scale.up(read.images[5]), half(IMAGES.images)[5], atol=2e-3)
+
+
+def test_two_commands_do_not_write_to_one_folder(tmp_path):
+    told = []
+
+    def meanwhile(images):
+        told.append(mistake(encoded, tmp_path))
+        return half(images)
+
+    encoded(tmp_path, encode=meanwhile)
+    assert set(told) == {f"another command writes latents to {tmp_path}: wait for it, or give another latents.path."}
+
+
+@pytest.mark.parametrize("name", ["000000004.npy", latents.TOLD, latents.RECORD])
+@pytest.mark.parametrize("change", ["gone", "last byte", "a figure"])
+def test_latents_that_were_damaged_are_not_read(tmp_path, name, change):
+    encoded(tmp_path)
+    file = tmp_path / name
+    if change == "gone" and name != latents.RECORD:
+        file.unlink()
+    elif change == "a figure" and name == latents.RECORD:
+        record = json.loads(file.read_text())
+        record["scale"]["std"][0] += 1
+        file.write_text(json.dumps(record))
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    said = mistake(latents.read, tmp_path, "encode again")
+    differs = f"{file} is missing or differs from its checksum. Remove {tmp_path / 'latents.json'} and encode again."
+    assert said == differs or said.startswith(f"{file} cannot be read (")
 
 
 def test_latents_of_other_data_or_another_autoencoder_are_not_mixed(tmp_path):

@@ -1,6 +1,7 @@
 """Latents of a data set: computed once, kept in a folder of checksummed shards, and read as a data set."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import pathlib
@@ -13,6 +14,7 @@ from ddpm.errors import InputError
 
 SHARD = 1024  # images of which a shard holds the latents
 RECORD, SHARDS, TOLD = "latents.json", "shards.jsonl", "told.npz"
+LOCK = ".lock"  # held by the command that writes; of a command that was killed it is free
 
 
 def encode_to(
@@ -34,16 +36,27 @@ def encode_to(
       about: the autoencoder and the data: other latents than of these are refused.
       scale: mean and standard deviation of the latents, if they are known; None measures them.
     Raises:
-      InputError: the folder holds latents of something else.
+      InputError: the folder holds latents of something else, or another command writes there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"another command writes latents to {folder}: wait for it, or give another latents.path."
+            ) from error
+        return _encode_to(folder, dataset, encode, about, scale, progress)
+
+
+def _encode_to(folder, dataset, encode, about, scale, progress):
     draft = folder / f"{RECORD}.part"
     for file in (folder / RECORD, draft):
-        if file.is_file() and (before := json.loads(file.read_text())["about"]) != about:
+        if file.is_file() and (before := _json(file)["about"]) != about:
             raise InputError(
                 f"{folder} holds latents of {_words(before)}, not of {_words(about)}: give another latents.path, or remove it."
             )
-    draft.write_text(json.dumps({"about": about}))
+    _write_json(draft, {"about": about})
     count, whole = len(dataset.images), _whole_shards(folder)
     for first in range(len(whole) * SHARD, count, SHARD):
         last = min(first + SHARD, count)
@@ -62,12 +75,12 @@ def encode_to(
             listed.write(json.dumps(whole[-1]) + "\n")
         progress(f"{last}/{count} images are encoded")
     told = {"labels": dataset.labels, "captions": dataset.captions}
-    np.savez(folder / TOLD, **{name: np.asarray(rows) for name, rows in told.items() if rows is not None})
-    scale = scale or Scale(*_measured([folder / shard["file"] for shard in whole]), about["autoencoder"]["sha256"])
-    record = {"about": about, "classes": dataset.classes, "scale": dataclasses.asdict(scale), "shards": whole}
-    part = folder / f".{RECORD}"
-    part.write_text(json.dumps(record, indent=1))
-    part.replace(folder / RECORD)
+    with (folder / TOLD).open("wb") as opened:
+        np.savez(opened, **{name: np.asarray(rows) for name, rows in told.items() if rows is not None})
+    whole.append({"file": TOLD, "sha256": _sha256(folder / TOLD)})
+    scale = scale or Scale(*_measured([folder / shard["file"] for shard in whole[:-1]]), about["autoencoder"]["sha256"])
+    record = {"about": about, "classes": dataset.classes, "scale": dataclasses.asdict(scale), "files": whole}
+    _write_json(folder / RECORD, record | {"sha256": _digest(record)})
     draft.unlink()
     return scale
 
@@ -76,19 +89,24 @@ def read(folder: pathlib.Path, remedy: str) -> tuple[Dataset, dict]:
     """The data set of (latents - mean) / std, float32, and `about`.
 
     Raises:
-      InputError: no or unfinished latents there, or a shard that is missing or differs from its checksum.
+      InputError: no or unfinished latents there, or a file that is missing or differs from its checksum.
     """
     if not (folder / RECORD).is_file():
         raise InputError(f"no latents in {str(folder)!r}, or not all of them: {remedy}.")
-    record = json.loads((folder / RECORD).read_text())
-    for shard in record["shards"]:
-        file = folder / shard["file"]
-        if not file.is_file() or _sha256(file) != shard["sha256"]:
-            raise InputError(f"{file} is missing or differs from its checksum. Remove {folder / RECORD} and {remedy}.")
+    record = _json(folder / RECORD)
+    files = [folder / written["file"] for written in record.get("files", ())]
+    whole = record.pop("sha256", None) == _digest(record)
+    damaged = [] if whole else [folder / RECORD]
+    for file, written in zip(files, record.get("files", ()), strict=True):
+        damaged += [] if file.is_file() and _sha256(file) == written["sha256"] else [file]
+    if damaged:
+        raise InputError(
+            f"{damaged[0]} is missing or differs from its checksum. Remove {folder / RECORD} and {remedy}."
+        )
     scale = Scale(tuple(record["scale"]["mean"]), tuple(record["scale"]["std"]), record["scale"]["autoencoder"])
     with np.load(folder / TOLD) as told:
         labels, captions = (told.get(name) for name in ("labels", "captions"))
-    latents = Shards([folder / shard["file"] for shard in record["shards"]], scale)
+    latents = Shards(files[:-1], scale)
     captions = None if captions is None else captions.tolist()
     return Dataset(latents, tuple(record["classes"]), labels, captions, scale), record["about"]
 
@@ -113,8 +131,9 @@ def _whole_shards(folder):
     for line in file.read_text().splitlines() if file.is_file() else ():
         try:
             shard = json.loads(line)
-            intact = shard["rows"] == SHARD and _sha256(folder / shard["file"]) == shard["sha256"]
-        except (OSError, ValueError):
+            in_turn = shard["file"] == f"{len(whole) * SHARD:09d}.npy" and shard["rows"] == SHARD
+            intact = in_turn and _sha256(folder / shard["file"]) == shard["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
             intact = False
         if not intact:
             break
@@ -135,6 +154,23 @@ def _measured(files):
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1).tolist())
+
+
+def _json(file):
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}). Remove {file.parent} and encode again.") from error
+
+
+def _write_json(file, values):
+    part = file.with_name(f".{file.name}")
+    part.write_text(json.dumps(values, indent=1))
+    part.replace(file)
+
+
+def _digest(record):
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sha256(file):

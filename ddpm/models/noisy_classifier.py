@@ -1,6 +1,7 @@
 """The classifier of noised images that guides a diffusion model: the U-Net's way down, and attention pooling."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -28,6 +29,8 @@ class NoisyClassifier(nn.Module):
 
     Dhariwal and Nichol 2021, section 4 and appendix H.
     """
+
+    classifies: ClassVar[bool] = True  # what comes out is no image
 
     out_channels: int
     channels: int = 128

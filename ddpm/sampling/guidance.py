@@ -38,8 +38,7 @@ class Guide:
     def __post_init__(self):
         if not math.isfinite(self.scale):
             raise InputError(f"guidance_scale = {self.scale} is no finite number; 1 is off, and papers use 1.5 to 8.")
-        low, high = self.interval
-        if not 0 <= low < high:
+        if len(self.interval) != 2 or not 0 <= self.interval[0] < self.interval[1]:
             raise InputError(
                 f"guidance.interval = {tuple(self.interval)} holds no sigma / alpha: give (low, high), 0 <= low < high."
             )
