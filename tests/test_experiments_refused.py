@@ -35,7 +35,6 @@ from ddpm.errors import InputError
             {"model.name": "noisy_classifier"},
             "loss 'weighted' and model 'noisy_classifier' do not go together: 'cross_entropy' trains 'noisy_classifier', ",
         ),
-        ({"guidance.interval": (1.0, 2.0, 3.0)}, "guidance.interval = (1.0, 2.0, 3.0) holds no sigma / alpha: give "),
         (
             {"guidance.classifier_scale": float("nan")},
             "guidance.classifier_scale = nan is no finite number; papers use ",
