@@ -40,7 +40,7 @@ from ddpm.training.state import init_state
 from experiments import base, objectives
 
 FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")]
-EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional"]
+EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional", "emoji_text:latents"]
 SHAPES = {
     "samplers": (28, 28, 1),
     "latent_imagenet256": (64, 64, 3),
@@ -52,6 +52,7 @@ SHAPES = {
     "fashion_super_resolution": (28, 28, 1),
     "fashion_inpainting": (28, 28, 1),
     "emoji_text": (64, 64, 3),
+    "emoji_text:latents": (8, 8, 32),
     "fashion": (28, 28, 1),
     "objectives": (28, 28, 1),
     "autoencoder_fashion": (28, 28, 1),
@@ -89,7 +90,7 @@ def get(name) -> ConfigDict:
 
 
 def shape_of(name):
-    return SHAPES.get(name.partition(":")[0], (32, 32, 3))
+    return SHAPES.get(name) or SHAPES.get(name.partition(":")[0], (32, 32, 3))
 
 
 def classes_of(config):
