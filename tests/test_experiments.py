@@ -168,7 +168,8 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
 def test_an_experiment_takes_two_steps_on_fake_data(name):
     c, shape = get(name), (8, 8, shape_of(name)[2])  # small, and so in seconds
     c.training.batch_size = 8
-    c.model.unet.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
+    small = dict(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(), head_channels=0)
+    c.model.unet.update(small)
     c.model.dit.update(width=16, depth=1, num_heads=2)
     c.model.noisy_classifier.update(channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
     c.autoencoder.kl.update(channels=8, channel_mult=(1, 2), num_res_blocks=1)
