@@ -40,7 +40,12 @@ from ddpm.training.state import init_state
 from experiments import base, objectives
 
 FILES = [path.stem for path in sorted((REPO / "experiments").glob("*.py")) if path.stem not in ("base", "__init__")]
-EXPERIMENTS = [*FILES, *(f"objectives:{name}" for name in objectives.OBJECTIVES), "imagenet64:conditional", "emoji_text:latents"]
+EXPERIMENTS = [
+    *FILES,
+    *(f"objectives:{name}" for name in objectives.OBJECTIVES),
+    "imagenet64:conditional",
+    "emoji_text:latents",
+]
 SHAPES = {
     "samplers": (28, 28, 1),
     "latent_imagenet256": (64, 64, 3),
