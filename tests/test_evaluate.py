@@ -204,7 +204,7 @@ def test_flat_real_images_have_no_sharpness_to_compare_with(tiny):
 def test_the_spelling_of_a_run_is_not_what_its_samples_are_known_by(tiny, tmp_path):
     class Sampler(BatchedSampler):
         def __init__(self):
-            pass
+            self.image_shape = (8, 8, 1)
 
         def batches(self, params, num, *, seed, first):
             drawn.append(first)
@@ -213,7 +213,7 @@ def test_the_spelling_of_a_run_is_not_what_its_samples_are_known_by(tiny, tmp_pa
     drawn = []
     about = dict(step=5, num=40, seed=0, when="afterwards")
     for name in ("runs/a", "/elsewhere/runs/a"):
-        source = evaluate.of_run(Sampler(), {}, tiny, (8, 8, 1), tmp_path / "samples", name=name, **about)
+        source = evaluate.of_run(Sampler(), {}, tiny, tmp_path / "samples", name=name, **about)
         assert source.about["name"] == name and sum(map(len, source.read(0))) == 40
     assert drawn == [0, 40]
 
