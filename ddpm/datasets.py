@@ -1,6 +1,7 @@
 """From a configuration to the data: images, what a model is trained on and is told of them, and the batches."""
 
 import json
+import logging
 import pathlib
 
 from ml_collections import ConfigDict
@@ -67,7 +68,10 @@ def described(config: ConfigDict) -> dict:
     said = {"name": data_name(config), "options": json.loads(json.dumps(options))}
     try:
         images = dataset(config)
-    except InputError:  # who trains needs no more than the latents
+    except InputError as error:  # who trains needs no more than the latents
+        logging.warning(
+            "the images are not at hand, so their number is not compared with that of the latents: %s", error
+        )
         return said
     return said | {"count": len(images.images), "shape": [*images.facts.shape]}
 

@@ -17,11 +17,12 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         raise InputError(f"no file {str(path)!r}: give the path of a .safetensors file.")
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return {name: _float32(array) for name, array in load_file(file).items()}
-    except Exception as error:  # safetensors' own, and those of files
+    except (SafetensorError, OSError, KeyError, ValueError) as error:  # KeyError: a dtype that NumPy has not
         raise InputError(f"{file} cannot be read ({' '.join(str(error).split())}). Copy it again.") from error
 
 
