@@ -87,7 +87,7 @@ def with_sampler(
     labels: Sequence[int] | int | None = None,
     guidance_scale: float | int | None = None,
     guidance: dict | None = None,
-    prompts: Sequence[str] | str | None = None,
+    prompts: Sequence | str | None = None,
     given: str | None = None,
     known: dict | None = None,
     **options,

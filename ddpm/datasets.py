@@ -34,7 +34,7 @@ def training_set(config: ConfigDict) -> Dataset:
     folder = latents_folder(config)
     found, about = latents.read(folder, "run the same --config with --mode encode")
     wanted = about["data"] | described(config)
-    if wanted != about["data"]:
+    if _moved(wanted) != _moved(about["data"]):
         raise InputError(
             f"{folder} holds latents of {_words(about['data'])}, and the data are {_words(wanted)}: give another latents.path, "
             "and encode."
@@ -74,6 +74,10 @@ def described(config: ConfigDict) -> dict:
         )
         return said
     return said | {"count": len(images.images), "shape": [*images.facts.shape]}
+
+
+def _moved(data):  # the same images, wherever their folder is
+    return data | {"name": pathlib.PurePath(data["name"]).name}
 
 
 def _words(data):

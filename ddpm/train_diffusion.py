@@ -27,7 +27,7 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
     tx = build.gradient_transformation(config)
     draws = config.training.sample_every or config.training.evaluate_every or not diffusion.classifies
     samples = samplers.sampler(config, diffusion, facts, mesh, lambda: images) if draws else None
-    evaluation = _Evaluation(config, images, diffusion, mesh) if draws else None
+    evaluation = _Evaluation(config, images, diffusion, mesh) if config.training.evaluate_every else None
 
     def sheet(params, heed):
         return pictures.visible(pictures.grid(samples(params, SHEET, seed=SEED, progress=heed)))
