@@ -154,16 +154,16 @@ def differences(old: dict, new: dict) -> dict[str, tuple]:
 
 def _chosen(config: dict) -> dict:
     """Without the options of choices that a section does not name."""
-
-    def in_use(section, key, value):
-        return "name" not in section or not isinstance(value, dict) or key == section["name"].rpartition(".")[2]
-
     return {
-        name: _chosen({key: value for key, value in section.items() if in_use(section, key, value)})
+        name: _chosen({key: value for key, value in section.items() if _is_used(section, key, value)})
         if isinstance(section, dict)
         else section
         for name, section in config.items()
     }
+
+
+def _is_used(section, key, value):
+    return "name" not in section or not isinstance(value, dict) or key == section["name"].rpartition(".")[2]
 
 
 def check_same_run(old: dict, new: dict, workdir: str, accept: bool) -> list[str]:

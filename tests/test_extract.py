@@ -214,7 +214,7 @@ def test_a_classifier_is_kept_and_known_by_its_weights():
 
 
 @pytest.mark.slow
-def test_the_classifier_learns_the_digits():
+def test_the_classifier_learns_the_digits(optimised):
     from ddpm.data.digits import digits
 
     network, test = classifier(dataset=digits()), digits(split="test")

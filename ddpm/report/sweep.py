@@ -1,10 +1,9 @@
 """Runs that differ in some keys of their configurations: keys against figures, as plots."""
 
 import html
-import itertools
 import math
 
-from ddpm.config import differences, in_use
+from ddpm.config import in_use
 from ddpm.report.collect import Collected, number
 from ddpm.report.markup import text
 from ddpm.report.plots import choice, plot, trace
@@ -15,8 +14,16 @@ TICKS = 12  # a key of more values has a scale instead of a tick a value
 
 def differing_keys(runs: list[Collected]) -> list[str]:
     """Configuration keys in use that differ between any two runs."""
-    configs = list({str(run.config): run.config for run in runs if run.config}.values())
-    return sorted({key for pair in itertools.combinations(configs, 2) for key in differences(*pair)})
+    used = [in_use(run.config) for run in runs if run.config]
+
+    def differs(key):
+        # Of a section that names another choice, the name says it all: options differ among runs of one choice.
+        choice_of = f"{key.split('.')[0]}.name" if key.count(".") > 1 else ""
+        return len({(str(of.get(choice_of)), str(of.get(key, "absent"))) for of in used}) > len(
+            {str(of.get(choice_of)) for of in used}
+        )
+
+    return sorted(key for key in set().union(*used) if differs(key))
 
 
 def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
@@ -29,7 +36,8 @@ def sweep(runs: list[Collected], table: Table, keys: list[str]) -> list[dict]:
         for column in table.columns
     } | {"loss, last logged ↓": [last(run, "loss") for run, _ in runs_and_rows]}
     results = {label: figures for label, figures in results.items() if any(v is not None for v in figures)}
-    settings = {key: [in_use(run.config).get(key, "absent") for run, _ in runs_and_rows] for key in keys}
+    used = [in_use(run.config) for run, _ in runs_and_rows]
+    settings = {key: [of.get(key, "absent") for of in used] for key in keys}
     if not settings or not results:
         return []
     names = [html.escape(run.name) for run, _ in runs_and_rows]
