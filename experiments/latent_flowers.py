@@ -23,11 +23,13 @@ def get_config() -> ConfigDict:
     config.condition.labels = True
     config.schedule.name = "cosine"
     config.prediction.name = "v"
-    config.model.unet.update(channels=96, channel_mult=(1, 2), attention_resolutions=(8, 4), num_heads=4, dropout=0.1)
+    config.model.unet.update(
+        channels=96, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(8, 4), num_heads=4, dropout=0.1
+    )
     config.optimizer.update(learning_rate=5e-4, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
     config.training.update(
-        cpu_devices=2, batch_size=64, num_steps=6000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
+        cpu_devices=2, batch_size=64, num_steps=3000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
     )
     config.sampler.update(name="dpm_solver_pp", num_steps=20, clip=False)
     return config
