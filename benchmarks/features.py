@@ -17,10 +17,10 @@ import jax
 import numpy as np
 import torch
 
+from ddpm import sharding
 from ddpm.errors import InputError
 from ddpm.evaluation.features.inception import REMEDY, graph_names, inception
 from ddpm.interop.pretrained import find
-from ddpm.training import sharding
 
 
 class Stub(types.ModuleType):

@@ -17,9 +17,8 @@ import jax
 import numpy as np
 
 import ddpm
-from ddpm import datasets, pictures
+from ddpm import datasets, pictures, sharding
 from ddpm.evaluation.features.classifier import classifier
-from ddpm.training import sharding
 
 SCALES = (0.0, 1.0, 2.0, 4.0)
 SAMPLER = dict(sampler="ddim", num_steps=50)

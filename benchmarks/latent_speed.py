@@ -12,10 +12,9 @@ import time
 
 import jax
 
-from ddpm import autoencoders, objective
+from ddpm import autoencoders, objective, sharding
 from ddpm.data.images import Facts, Scale
 from ddpm.samplers import sampler
-from ddpm.training import sharding
 from experiments import latent_flowers
 
 SIZE, CLASSES = 64, tuple("abcde")

@@ -17,11 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import ddpm
-from ddpm import datasets, pictures
+from ddpm import datasets, pictures, sharding
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.degradation import block_means, rectangle
 from ddpm.rng import per_index, stream
-from ddpm.training import sharding
 
 FACTOR, SHOWN = 4, 16
 SAMPLER = dict(sampler="dpm_solver_pp", num_steps=20)

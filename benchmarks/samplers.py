@@ -17,8 +17,7 @@ import matplotlib
 import numpy as np
 
 import ddpm
-from ddpm import names, sampling
-from ddpm.training import sharding
+from ddpm import names, sampling, sharding
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402

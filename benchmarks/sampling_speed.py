@@ -23,6 +23,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 from parity.carried import carried  # noqa: E402
 
+from ddpm import sharding  # noqa: E402
 from ddpm.condition import Condition  # noqa: E402
 from ddpm.diffusion import predictions  # noqa: E402
 from ddpm.diffusion.model import Model  # noqa: E402
@@ -33,7 +34,6 @@ from ddpm.sampling import grids  # noqa: E402
 from ddpm.sampling.batched import BatchedSampler  # noqa: E402
 from ddpm.sampling.ddim import ddim  # noqa: E402
 from ddpm.sampling.guidance import alone  # noqa: E402
-from ddpm.training import sharding  # noqa: E402
 
 DIFFUSERS = {"norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1}
 NETWORKS = {  # name: our channels, our multiples, image size, channels, images a batch

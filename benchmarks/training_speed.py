@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from diffusers import UNet2DModel
 
-from ddpm import build, datasets, objective
+from ddpm import build, datasets, objective, sharding
 from ddpm.data.images import Dataset
-from ddpm.training import loop, sharding
+from ddpm.training import loop
 from ddpm.training.state import init_state
 from experiments import cosine_cifar
 
@@ -120,7 +120,7 @@ def ours(options, images, arguments):
     feed = datasets.batches(config, diffusion, data, split=sharding.split(mesh), replicated=replicated)
     step = build.train_step(config, diffusion, tx)
     scanned = 1 if jax.default_backend() == "cpu" else arguments.steps
-    steps, given = loop.compile_steps(step, feed, 0, abstract, scanned), feed.start(0)
+    steps, given = loop.Steps(step, feed, 0, abstract, scanned), feed.start(0)
 
     def train(count):
         nonlocal state

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddpm import datasets, latent_space
+from ddpm import datasets, latent_space, sharding
 from ddpm.data.images import Dataset, Facts
 from ddpm.data.pixels import to_images
 from ddpm.diffusion.process import Noiseless
@@ -26,7 +26,7 @@ from ddpm.sampling import eps_power, grids, projections
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.guidance import Guides
 from ddpm.sampling.known import Kept
-from ddpm.training import loop, optimizer, sharding, step
+from ddpm.training import loop, optimizer, step
 
 
 def feature_network(config: ConfigDict, real: Dataset) -> FeatureNetwork:

@@ -37,6 +37,8 @@ FREE = (
 
 # Keys that are newer than some runs, with what those did.
 NEWER = {
+    "mesh.fsdp": 1,
+    "mesh.tensor": 1,
     "latents.autoencoder": "",
     "latents.path": "",
     "latents.batch_size": 32,

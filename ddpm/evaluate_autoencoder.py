@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import datasets
+from ddpm import datasets, sharding
 from ddpm.autoencoding.psnr import psnr
 from ddpm.config import check_same_run, to_json
 from ddpm.data.images import Dataset
@@ -22,7 +22,7 @@ from ddpm.evaluation.sources import Source
 from ddpm.reconstruction import Reconstruction, reconstruction
 from ddpm.rng import per_index, stream
 from ddpm.trained_autoencoder import trained_autoencoder
-from ddpm.training import checkpoint, sharding
+from ddpm.training import checkpoint
 
 
 def reconstructor(

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import autoencoders
+from ddpm import autoencoders, sharding
 from ddpm.autoencoders import Autoencoder
 from ddpm.data.images import Facts, Scale
 from ddpm.data.pixels import to_images, to_pixels
 from ddpm.errors import InputError, check_at_least
-from ddpm.training import sharding
 
 
 class LatentSpace:

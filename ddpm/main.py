@@ -13,11 +13,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ddpm import config as configs
-from ddpm import exports, imports, modes
+from ddpm import distribution, exports, imports, modes, sharding
 from ddpm.cache import cache_directory
 from ddpm.errors import InputError, unknown_name
 from ddpm.train import train
-from ddpm.training import sharding
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
@@ -74,6 +73,9 @@ TRAINED_WITH = flags.DEFINE_string(
     "",
     "In mode import, the flags that the authors of a .pt give, where it does not say all: '--image_size 64 ...'.",
 )
+EXPECTED = flags.DEFINE_integer(
+    "expect_processes", None, "Fail at once unless so many processes were started together.", lower_bound=1
+)
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
 DRAWING = (
     "seed",
@@ -103,8 +105,13 @@ TAKES = {
 
 def main(argv: list[str]) -> int:
     """Runs the mode that the flags name; a user's mistake is one line and exit code 2."""
+    with distribution.leaving() as leave:
+        return leave(_outcome(argv[1:]))
+
+
+def _outcome(more: list[str]) -> int:
     try:
-        return _run(argv[1:])
+        return _run(more)
     except InputError as error:
         return _mistake(error)
     except OSError as error:  # a full or read-only disk, a file where a directory should be
@@ -130,6 +137,8 @@ def _run(more: list[str]) -> int:
             raise InputError(f"--{name} does nothing in --mode {whole}, only in {users}.")
     if config is not None:
         sharding.split_cpu(config.training.cpu_devices)
+    if not distribution.start(EXPECTED.value) and mode != "train":
+        return 0  # the first process does it
     if mode == "prepare":
         return modes.prepare(config)
     if mode == "encode":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import autoencoders, datasets, names, pictures
+from ddpm import autoencoders, datasets, names, pictures, sharding
 from ddpm.config import check_same_run, to_json
 from ddpm.data import latents, tfds
 from ddpm.data.images import Scale
@@ -29,7 +29,6 @@ from ddpm.latent_space import LatentSpace
 from ddpm.report import collect, page
 from ddpm.run import Run, best, load
 from ddpm.trained_autoencoder import is_autoencoder
-from ddpm.training import sharding
 
 TAKEN = (
     "sampler",

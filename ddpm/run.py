@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, latent_space, trained
+from ddpm import build, datasets, latent_space, sharding, trained
 from ddpm.condition import NOTHING, same_for_all
 from ddpm.config import from_json
 from ddpm.data.pixels import to_images, to_pixels
@@ -27,7 +27,7 @@ from ddpm.sampling.conditions import check_labels
 from ddpm.sampling.denoise import denoiser
 from ddpm.shapes import Data, Time
 from ddpm.trained import Trained
-from ddpm.training import checkpoint, sharding
+from ddpm.training import checkpoint
 
 
 class Run:

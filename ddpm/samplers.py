@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, trained
+from ddpm import build, datasets, sharding, trained
 from ddpm.conditioning import Conditioning
 from ddpm.data.images import Dataset, Facts
 from ddpm.data.npz import npz
@@ -25,7 +25,6 @@ from ddpm.rng import per_index, stream
 from ddpm.sampling.batched import BatchedSampler
 from ddpm.sampling.conditions import Asked, of_classes
 from ddpm.sampling.known import Given
-from ddpm.training import sharding
 
 
 def sampler(

@@ -9,13 +9,14 @@ import time
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, objective, pictures, train_autoencoder, train_diffusion
+from ddpm import build, datasets, objective, pictures, sharding, train_autoencoder, train_diffusion
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
+from ddpm.distribution import EXIT_CODE
 from ddpm.errors import InputError
 from ddpm.evaluate import best_figure
 from ddpm.evaluation import records
-from ddpm.training import checkpoint, interrupt, loop, metrics, sharding
+from ddpm.training import checkpoint, interrupt, loop, memory, metrics
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State
 from ddpm.training.wandb_writer import WandbWriter
@@ -23,8 +24,7 @@ from ddpm.training.wandb_writer import WandbWriter
 
 def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) -> int:
     """Trains an experiment, or goes on with it from its newest intact checkpoint; returns the exit code."""
-    plan, mesh = build.plan(config), sharding.data_mesh()
-    replicated = sharding.replicated(mesh)
+    plan, mesh = build.plan(config), sharding.training_mesh(config.mesh.fsdp, config.mesh.tensor)
     sharding.check_divisible("training.batch_size", config.training.batch_size, mesh)
     images = datasets.training_set(config)
     facts = images.facts
@@ -33,22 +33,24 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
     task = (train_autoencoder if config.autoencoder.name else train_diffusion).task(config, images, mesh)
 
     # Initialising runs once: to optimise its program takes longer than it saves.
-    init = jax.jit(task.init, out_shardings=replicated, compiler_options={"xla_backend_optimization_level": 0})
     abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-        jax.eval_shape(init, objective.init_key(config)),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.of_state(mesh, leaf.shape)),
+        jax.eval_shape(task.init, objective.init_key(config)),
     )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    init = jax.jit(task.init, out_shardings=shardings, compiler_options={"xla_backend_optimization_level": 0})
     best = best_figure(config.evaluation)
+    writes = sharding.is_first()
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, task.feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
-    steps = loop.compile_steps(task.step, task.feed, config.seed, abstract, first_batches)
+    steps = loop.Steps(task.step, task.feed, config.seed, abstract, first_batches)
     evaluations = []  # seconds that each took
 
     with contextlib.ExitStack() as closing:
         interrupted = closing.enter_context(interrupt.interruptible())
 
         def heed(done: int) -> None:
-            if interrupted():
+            if jax.process_count() == 1 and interrupted():  # several have to ask together: after each step alone
                 raise interrupt.Interrupted
 
         workdir.mkdir(parents=True, exist_ok=True)
@@ -60,35 +62,43 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         )
         closing.callback(checkpoints.close)  # after an error too, what is being written gets written
         first, state = checkpoints.restore(abstract) or (0, init(objective.init_key(config)))
-        records.forget_after(workdir, first)
-        project = config.training.wandb
-        writer = metrics.Metrics(workdir, first, [WandbWriter(workdir, project, record["config"])] if project else [])
-        closing.callback(writer.close)
+        if writes:
+            records.forget_after(workdir, first)
+            project = config.training.wandb
+            also = [WandbWriter(workdir, project, record["config"])] if project else []
+            writer = metrics.Metrics(workdir, first, also)
+            closing.callback(writer.close)
         _introduce(config, workdir, task.name, facts, abstract, mesh, first)
+        needed = memory.needs(abstract, task.feed.given, steps.activations())
+        print(f"memory {memory.check(needed, memory.available())}", flush=True)
 
         def preview(step: int, state: State) -> None:
             for name, params in (("", state.ema_params), ("_raw", state.params)):
-                file = workdir / "samples" / f"{step:08d}{name}.png"
-                if step > first or not file.exists():
-                    sheet = task.sheet(params, heed)
+                file, here = workdir / "samples" / f"{step:08d}{name}.png", sharding.here(params)
+                if writes and (step > first or not file.exists()):
+                    sheet = task.sheet(here, heed)
                     pictures.save_png(file, sheet)
                     writer.image(step, f"samples{name}", sheet)
+            sharding.wait_for_all(f"samples of step {step}")
 
         def evaluate(step: int, state: State) -> None:
-            if step > first or not _is_evaluated(workdir, step):
+            state = dataclasses.replace(state, ema_params=sharding.here(state.ema_params))
+            if writes and (step > first or not _is_evaluated(workdir, step)):
                 began = time.monotonic()
                 figures = task.evaluate(workdir, step, state, heed)
                 if figures:
                     evaluations.append(time.monotonic() - began)
                 writer.chart(step, {f"evaluation/{name}": value for name, value in figures.items()})
+            sharding.wait_for_all(f"figures of step {step}")
 
         began = time.monotonic()
-        with ProgressBar(first, plan.num_steps) as bar:
+        with ProgressBar(first, plan.num_steps) if writes else contextlib.nullcontext() as bar:
 
             def log(step: int, figures: dict) -> None:
-                bar(step, figures)
-                if figures:
-                    writer.scalars(step, figures)
+                if writes:
+                    bar(step, figures)
+                    if figures:
+                        writer.scalars(step, figures)
 
             step, state = loop.train(
                 state,
@@ -106,11 +116,14 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
         checkpoints.finish()
         if interrupted():
             print(f"step {step} is saved in {workdir}; the same command goes on from there")
-            return interrupt.EXIT_CODE
+            return EXIT_CODE
 
     if evaluations:
         share, times = sum(evaluations) / took, len(evaluations)
         print(f"figures   {workdir}/evaluation.jsonl: {times} evaluation(s) took {share:.1%} of the time")
+    state = dataclasses.replace(state, ema_params=sharding.here(state.ema_params))
+    if not writes:
+        return 0
     pictures.save_loss_curve(workdir / "loss.png", metrics.read(workdir))
     print(f"loss      {workdir}/loss.png, {workdir}/metrics.jsonl, tensorboard --logdir {workdir}/tensorboard")
     for line in task.finish(workdir, step, state):

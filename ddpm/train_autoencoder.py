@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, pictures
+from ddpm import build, datasets, pictures, sharding
 from ddpm.autoencoding import pixel_losses
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError, check_at_least
@@ -15,7 +15,6 @@ from ddpm.evaluation import records, sources
 from ddpm.evaluation.perceptual import perceptual_distance
 from ddpm.names import find
 from ddpm.reconstruction import Reconstruction, reconstruction
-from ddpm.training import sharding
 from ddpm.training.autoencoder_step import autoencoder_step
 from ddpm.training.state import init_state
 from ddpm.training.step import ema_decay
@@ -33,8 +32,9 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
     made = reconstruction(config, facts.shape)
     tx = build.gradient_transformation(config, PARTS)
     shown = sources.of_dataset(images, datasets.data_name(config), min(SHEET, facts.count))
-    reconstruct = reconstructor(made, SHEET, mesh)
-    evaluation = Evaluation(config, made, facts.shape[-1], images, mesh) if config.training.evaluate_every else None
+    here = sharding.data_mesh()
+    reconstruct = reconstructor(made, SHEET, here)
+    evaluation = Evaluation(config, made, facts.shape[-1], images, here) if config.training.evaluate_every else None
 
     def sheet(params, heed):
         (found,) = reconstruct(params, shown)

@@ -6,12 +6,11 @@ import logging
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, objective, pictures, samplers
+from ddpm import build, datasets, objective, pictures, samplers, sharding
 from ddpm.data.images import Dataset
 from ddpm.errors import InputError
 from ddpm.evaluate import Evaluator, of_run
 from ddpm.evaluation import records
-from ddpm.training import sharding
 from ddpm.training.state import init_state
 from ddpm.training.task import Task
 
@@ -26,8 +25,8 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
     history = objective.times_drawn(config, diffusion.process).history
     tx = build.gradient_transformation(config)
     draws = config.training.sample_every or config.training.evaluate_every or not diffusion.classifies
-    samples = samplers.sampler(config, diffusion, facts, mesh, lambda: images) if draws else None
-    evaluation = _Evaluation(config, images, diffusion, mesh) if config.training.evaluate_every else None
+    samples = samplers.sampler(config, diffusion, facts, sharding.data_mesh(), lambda: images) if draws else None
+    evaluation = _Evaluation(config, images, diffusion) if config.training.evaluate_every else None
 
     def sheet(params, heed):
         return pictures.visible(pictures.grid(samples(params, SHEET, seed=SEED, progress=heed)))
@@ -58,10 +57,10 @@ def task(config: ConfigDict, images: Dataset, mesh: jax.sharding.Mesh) -> Task:
 class _Evaluation:
     """Figures of the EMA while training, by a sampler and seeds of their own."""
 
-    def __init__(self, config, images, diffusion, mesh):
+    def __init__(self, config, images, diffusion):
         self._config = build.with_sampler(config, config.evaluation.sampler, config.evaluation.num_steps)
         self._evaluator = Evaluator(config, datasets.dataset(config) if images.scale else images)
-        self._sampler = samplers.sampler(self._config, diffusion, images.facts, mesh, lambda: images)
+        self._sampler = samplers.sampler(self._config, diffusion, images.facts, sharding.data_mesh(), lambda: images)
 
     def __call__(self, workdir, step, state, heed) -> dict[str, float]:
         """The figures, stored with their provenance; none, and a warning, where they cannot be computed."""

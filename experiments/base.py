@@ -177,6 +177,10 @@ def get_config() -> ConfigDict:
                 ),
                 null_rate=0.1,  # share of the examples of which it is told nothing, for guidance; 0: it is always told
             ),
+            mesh=dict(  # how all devices of all processes are laid out; those left over see other examples
+                fsdp=1,  # devices that share one copy of parameters, EMA and optimizer state, each with its own examples
+                tensor=1,  # devices that share the features of the same examples
+            ),
             optimizer=dict(
                 name="adam",  # a function of optax
                 learning_rate=2e-4,

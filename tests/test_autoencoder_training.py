@@ -12,7 +12,7 @@ from conftest import run
 from ml_collections import ConfigDict
 from test_training import KEY, close, pixels
 
-from ddpm import autoencoders, build, train_autoencoder
+from ddpm import autoencoders, build, sharding, train_autoencoder
 from ddpm.autoencoding import pixel_losses
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples
@@ -26,7 +26,6 @@ from ddpm.models.efficientnet import EfficientNetLite0
 from ddpm.reconstruction import Reconstruction, reconstruction
 from ddpm.rng import normal
 from ddpm.trained_autoencoder import is_autoencoder, trained_autoencoder
-from ddpm.training import sharding
 from ddpm.training.autoencoder_step import autoencoder_step
 from ddpm.training.optimizer import optimizer
 from ddpm.training.state import init_state

@@ -13,8 +13,9 @@ import numpy as np
 import optax
 import pytest
 
+from ddpm import sharding
 from ddpm.errors import InputError
-from ddpm.training import checkpoint, sharding
+from ddpm.training import checkpoint
 from ddpm.training.checkpoint import Checkpoints
 from ddpm.training.state import init_state
 

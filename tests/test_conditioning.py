@@ -11,7 +11,7 @@ from classes import MEANS, NULL, both_of, class_model
 from ml_collections import ConfigDict
 from samplers import SAMPLERS, process_of, table
 
-from ddpm import objective
+from ddpm import objective, sharding
 from ddpm.condition import Condition, only
 from ddpm.data.images import Dataset, Facts, Labels
 from ddpm.data.pipeline import Examples, feed
@@ -24,7 +24,6 @@ from ddpm.sampling import batched, driver, grids
 from ddpm.sampling.conditions import check_labels, of_classes
 from ddpm.sampling.denoise import Told, denoiser
 from ddpm.sampling.guidance import Guide, Guided, in_one_call
-from ddpm.training import sharding
 from ddpm.training.state import init_state
 from ddpm.training.step import ema_decay, train_step
 

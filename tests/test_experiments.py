@@ -23,6 +23,7 @@ from ddpm import (
     objective,
     reconstruction,
     sampling,
+    sharding,
     train,
     train_autoencoder,
 )
@@ -35,7 +36,7 @@ from ddpm.evaluation import features, likelihoods
 from ddpm.models import autoencoders
 from ddpm.sampling import grids
 from ddpm.text.encoder import TextEncoder
-from ddpm.training import loop, sharding
+from ddpm.training import loop
 from ddpm.training.state import init_state
 from experiments import base, objectives
 
@@ -185,7 +186,7 @@ def test_an_experiment_takes_two_steps_on_fake_data(name):
     feed = datasets.batches(c, diffusion, images, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
     state = jax.jit(init, out_shardings=sharding.replicated(mesh))(objective.init_key(c))
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    steps = loop.compile_steps(step, feed, c.seed, abstract, 1)
+    steps = loop.Steps(step, feed, c.seed, abstract, 1)
     given = feed.start(0)
     for _ in range(2):
         state, metrics = steps(state, next(given), 1)

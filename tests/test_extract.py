@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from data_sets import mistake, noise
 
+from ddpm import sharding
 from ddpm.data.images import Dataset
 from ddpm.evaluation import extract as extraction
 from ddpm.evaluation import sources
@@ -17,7 +18,6 @@ from ddpm.evaluation.features.classifier import classifier
 from ddpm.evaluation.features.pixels import pixels
 from ddpm.evaluation.sources import of_dataset, of_samples
 from ddpm.sampling.batched import Batch
-from ddpm.training import sharding
 
 IMAGES = noise(0, 150, 8, 8, 1)
 

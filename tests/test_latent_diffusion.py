@@ -8,10 +8,9 @@ from data_sets import mistake, noise
 from test_taesd import written
 
 import ddpm
-from ddpm import autoencoders, datasets, latent_space, modes
+from ddpm import autoencoders, datasets, latent_space, modes, sharding
 from ddpm.data.images import Scale
 from ddpm.train import train
-from ddpm.training import sharding
 
 SHORT = dict(sampler="ddim", num_steps=3)
 

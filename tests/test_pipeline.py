@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ddpm import sharding
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import feed, grain_batches, mirrored, permuted, shuffled_indices
 from ddpm.rng import per_index, stream
-from ddpm.training import sharding
 
 
 @functools.partial(jax.jit, static_argnums=1)

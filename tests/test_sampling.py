@@ -8,13 +8,12 @@ from ml_collections import ConfigDict
 from processes import eps_model
 from samplers import SAMPLERS, process_of, table, vp_sde
 
-from ddpm import objective
+from ddpm import objective, sharding
 from ddpm.errors import InputError
 from ddpm.sampling import batched, grids
 from ddpm.sampling.conditions import UNASKED
 from ddpm.sampling.denoise import denoiser
 from ddpm.sampling.guidance import alone
-from ddpm.training import sharding
 
 
 def test_clipping_bounds_x0_and_derives_eps_anew():

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from ddpm import sharding
 from ddpm.data.images import Dataset
 from ddpm.data.pipeline import Examples, feed
 from ddpm.data.pixels import to_images, to_pixels
@@ -14,7 +15,7 @@ from ddpm.diffusion.model import Model
 from ddpm.diffusion.processes import VP
 from ddpm.errors import InputError
 from ddpm.rng import stream
-from ddpm.training import loop, sharding
+from ddpm.training import loop
 from ddpm.training.optimizer import optimizer
 from ddpm.training.state import init_state
 from ddpm.training.step import by_quarter, ema_decay, train_step
@@ -219,7 +220,7 @@ def test_a_scan_of_steps_is_the_steps_one_by_one():
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
-        steps = loop.compile_steps(step, data, 0, abstract, batches[0])
+        steps = loop.Steps(step, data, 0, abstract, batches[0])
         for n in batches:
             state, metrics = steps(state, given, n)
             losses.extend(np.ravel(metrics["loss"]))

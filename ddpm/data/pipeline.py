@@ -14,6 +14,7 @@ from ddpm.condition import NOTHING, Condition
 from ddpm.data.images import Dataset
 from ddpm.rng import per_index, stream
 from ddpm.shapes import Images, Key, Pixels
+from ddpm.sharding import place
 
 
 class Examples(NamedTuple):
@@ -59,7 +60,7 @@ def feed(
     """
     if dataset.nbytes <= resident_bytes:
         whole = jax.tree.map(lambda rows: np.stack([np.asarray(row) for row in rows]), conditions)
-        examples = jax.device_put(Examples(in_memory(dataset), whole), replicated)
+        examples = place(Examples(in_memory(dataset), whole), replicated)
         count, placement = len(dataset.images), replicated
         order_key = stream(seed, "data")
 
@@ -75,7 +76,7 @@ def feed(
 
         def start(n):
             for batch in grain_batches(dataset, seed, batch_size, n, conditions):
-                yield jax.tree.map(lambda rows: jax.make_array_from_process_local_data(split, rows), batch)
+                yield place(batch, split)
 
         def draw(given, n):
             return given

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm import names
+from ddpm import names, sharding
 from ddpm.condition import Condition
 from ddpm.diffusion.model import Model
 from ddpm.errors import InputError
@@ -17,7 +17,6 @@ from ddpm.evaluation import likelihoods
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.sources import Source, digest
 from ddpm.rng import per_index, stream
-from ddpm.training import sharding
 
 
 def is_likelihood(metric: str) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ddpm import sharding
 from ddpm.errors import InputError
 from ddpm.evaluation import statistics
 from ddpm.evaluation.chunks import Chunks
@@ -20,7 +21,6 @@ from ddpm.evaluation.moments import Moments
 from ddpm.evaluation.network import FeatureNetwork
 from ddpm.evaluation.sharpness import sharpness
 from ddpm.evaluation.sources import Source
-from ddpm.training import sharding
 
 CHUNK = 1024  # images whose features go to disk at once
 

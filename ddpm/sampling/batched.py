@@ -131,6 +131,8 @@ class BatchedSampler:
 
         whole = jax.sharding.NamedSharding(split.mesh, jax.sharding.PartitionSpec(None, *split.spec))
         given = (replicated, replicated, split, split, split, *[replicated] * 5)
+        # Beside other processes jit places no NumPy arrays.
+        self._place = lambda arrays, placement=given: jax.device_put(arrays, placement[-len(arrays) :])
         self._jitted = {
             "images": jax.jit(images, in_shardings=given, out_shardings=split),
             "path": jax.jit(
@@ -216,13 +218,14 @@ class BatchedSampler:
         size, led = self._batch_size, []
         for start in range(0, len(x), size):
             rows = np.arange(start, start + size).clip(max=len(x) - 1)  # filled up with the last
-            led.append(jax.device_get(self._jitted["led"](params, x[rows], asked(0, rows), *self._steps(params))))
+            given = self._place((x[rows], asked(0, rows), *self._steps(params)))
+            led.append(jax.device_get(self._jitted["led"](params, *given)))
         return np.concatenate(led)[: len(x)]
 
     def _batch(self, params, seed, first, size, kind="images"):
         indices = np.arange(first, first + size, dtype=np.uint32)
         asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
-        given = stream(seed, self._noise), indices, *asked, *self._steps(params)
+        given = self._place((stream(seed, self._noise), indices, *asked, *self._steps(params)))
         try:
             drawn = jax.device_get(self._program(params, kind, given)(params, *given))
         except jax.errors.JaxRuntimeError as error:

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ddpm import sharding
 from ddpm.errors import InputError, check_at_least
 from ddpm.training.state import State
 
@@ -89,7 +90,8 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         try:
             self._manager.wait_until_finished()
-            if shutil.disk_usage(self.directory).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)):
+            free = shutil.disk_usage(self.directory).free
+            if not sharding.agreed(free >= sum(leaf.nbytes for leaf in jax.tree.leaves(state))):
                 raise OSError(errno.ENOSPC, "No space left on device")  # before Orbax leaves half of it there
             self._manager.save(step, args=args, force=True)
         except Exception as error:
@@ -127,8 +129,10 @@ class Checkpoints:
             try:
                 restored = read_state(self.directory, step, abstract)
             except Broken as error:
-                aside = _set_aside(self.directory, step)
-                logging.warning("checkpoint %d is broken (%s); set aside as %s", step, error, aside)
+                if sharding.is_first():
+                    aside = _set_aside(self.directory, step)
+                    logging.warning("checkpoint %d is broken (%s); set aside as %s", step, error, aside)
+                sharding.wait_for_all(f"checkpoint {step} is set aside")
                 self._manager.reload()
             else:
                 return step, restored
@@ -186,10 +190,16 @@ def read_state(directory: pathlib.Path, step: int, abstract: State) -> State:
       Broken: it cannot be read, or a checksum differs.
       InputError: its leaves are others than `abstract`'s.
     """
-    leaves = read_record(directory, step)["leaves"]
-    _check_structure(leaves, abstract, step)
-    args = ocp.args.PyTreeRestore(item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
-    state = _read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args)
+    problem = None
+    try:
+        leaves = read_record(directory, step)["leaves"]
+        _check_structure(leaves, abstract, step)
+        args = ocp.args.PyTreeRestore(item=abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract))
+        state = _read(directory, step, "state", ocp.PyTreeCheckpointHandler(), args)
+    except Broken as error:
+        problem = error
+    if not sharding.agreed(problem is None):  # each process reads its own parts, and may be the only one that cannot
+        raise problem or Broken("another process cannot read it")
     _check_sums(leaves, checksums(state))
     return state
 
@@ -216,7 +226,9 @@ def read_ema_params(directory: pathlib.Path, step: int) -> Any:
 def checksums(tree: Any) -> dict[str, dict]:
     """CRC-32, shape and dtype of each leaf, by its path such as 'params/conv_in/kernel'."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_path(path): _signature(leaf) | {"crc32": zlib.crc32(np.asarray(leaf).tobytes())} for path, leaf in leaves}
+    return {
+        _path(path): _signature(leaf) | {"crc32": zlib.crc32(sharding.to_host(leaf).tobytes())} for path, leaf in leaves
+    }
 
 
 def versions() -> dict[str, str]:
@@ -226,7 +238,7 @@ def versions() -> dict[str, str]:
 
 def _read(directory, step, item, handler, args):
     try:
-        return ocp.Checkpointer(handler).restore(directory / str(step) / item, args=args)
+        return handler.restore(directory / str(step) / item, args=args)  # a Checkpointer would wait for all processes
     except Exception as error:
         if any(_is_of_the_machine(e) for e in _chain(error)):
             raise

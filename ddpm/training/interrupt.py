@@ -1,11 +1,12 @@
-"""SIGTERM and Ctrl-C: finish the step, save, leave."""
+"""SIGTERM and Ctrl-C: finish the step, save, leave; several processes at the same step."""
 
 import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
 
-EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
+import jax
+from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
@@ -14,7 +15,13 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether SIGTERM or SIGINT has come; a SIGINT after that ends the process at once."""
+    """Gives a function that tells whether SIGTERM or SIGINT has come; a SIGINT after that ends the process at once.
+
+    Of several processes SIGTERM to any is told to all in the same call, which they have to make as often as each other.
+    """
+    if jax.process_count() > 1:
+        yield _told_together()
+        return
     seen = []
 
     def handle(number, frame):
@@ -31,3 +38,15 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _told_together():
+    calls, told = 0, False
+
+    def interrupted():
+        nonlocal calls, told
+        calls += 1  # JAX says it once, at a count that all have yet to come to
+        told = told or multihost_utils.reached_preemption_sync_point(calls)
+        return told
+
+    return interrupted

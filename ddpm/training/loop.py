@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ddpm.data.pipeline import Feed
 from ddpm.errors import InputError, check_at_least
 from ddpm.rng import stream
+from ddpm.sharding import replicated
 from ddpm.training.interrupt import Interrupted
 from ddpm.training.metrics import average
 from ddpm.training.state import State
@@ -58,10 +60,8 @@ class Plan:
         return min([self.num_steps - step] + [every - step % every for every in intervals])
 
 
-def compile_steps(
-    train_step: Callable, feed: Feed, seed: int, abstract: State, first: int
-) -> Callable[[State, jax.Array, int], tuple[State, dict]]:
-    """Makes (state, given, batches) -> (state, metrics): draws each batch and takes its step, all in one dispatch.
+class Steps:
+    """(state, given, batches) -> (state, metrics): draws each batch and takes its step, all in one dispatch.
 
     Several batches are scanned: metrics come stacked. The state is donated, so that its memory is used again.
 
@@ -69,30 +69,39 @@ def compile_steps(
       abstract: the state's shapes, dtypes and shardings.
       first: batches of the first dispatch; its program is traced now, and compiled in a thread while the caller makes the state.
     """
-    key = stream(seed, "train")
 
-    def one(state, given):
-        batch = feed.draw(given, state.batch)
-        return train_step(state, batch, jax.random.fold_in(key, state.batch))
+    def __init__(self, train_step: Callable, feed: Feed, seed: int, abstract: State, first: int):
+        key = stream(seed, "train")
 
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        def one(state, given):
+            batch = feed.draw(given, state.batch)
+            return train_step(state, batch, jax.random.fold_in(key, state.batch))
 
-    @functools.partial(jax.jit, donate_argnums=0, static_argnums=2, out_shardings=(shardings, None))
-    def several(state, given, batches):
-        if batches == 1:
-            return one(state, given)
-        return jax.lax.scan(lambda state, _: one(state, given), state, length=batches)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        everywhere = replicated(abstract.batch.sharding.mesh)
 
-    compiler = ThreadPoolExecutor(1)
-    programs = {}
+        @functools.partial(jax.jit, donate_argnums=0, static_argnums=2, out_shardings=(shardings, everywhere))
+        def several(state, given, batches):
+            if batches == 1:
+                return one(state, given)
+            return jax.lax.scan(lambda state, _: one(state, given), state, length=batches)
 
-    def program(batches):
-        if batches not in programs:
-            programs[batches] = compiler.submit(several.lower(abstract, feed.given, batches).compile)
-        return programs[batches]
+        self._lower = lambda batches: several.lower(abstract, feed.given, batches)
+        self._compiler, self._programs, self._first = ThreadPoolExecutor(1), {}, first
+        self._program(first)
 
-    program(first)
-    return lambda state, given, batches: program(batches).result()(state, given)
+    def __call__(self, state: State, given: Any, batches: int) -> tuple[State, dict]:
+        """Takes so many steps."""
+        return self._program(batches).result()(state, given)
+
+    def activations(self) -> int:
+        """Bytes on each device that the first program takes besides the state and what it is given."""
+        return self._program(self._first).result().memory_analysis().temp_size_in_bytes
+
+    def _program(self, batches):
+        if batches not in self._programs:
+            self._programs[batches] = self._compiler.submit(self._lower(batches).compile)
+        return self._programs[batches]
 
 
 def train(
@@ -112,7 +121,7 @@ def train(
 
     Args:
       state: the state to go on from, on the devices.
-      steps: as `compile_steps` makes it.
+      steps: such as `Steps`.
       given: what each dispatch is given to draw its batches from.
       steps_per_dispatch: steps in one dispatch where nothing is due in between.
       save: starts to write a checkpoint, unless it is there.
