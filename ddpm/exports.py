@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -54,12 +55,16 @@ def export_run(workdir: pathlib.Path, step: int | str | None, out: pathlib.Path)
     arrays[time] = np.ascontiguousarray(halves_swapped(arrays[time]))
     if config.model.name == "dit":
         arrays = diffusers_dit.as_theirs(arrays, options)
-    scheduler = diffusers_scheduler.config_of(found, diffusion.process.alpha_bar, diffusion.learned_variance)
-    diffusers_folder.write(out, network, arrays, scheduler, _card(trained, diffusion), trained.facts.scale)
+    learned = diffusion.learned_variance
+    scheduler = diffusers_scheduler.config_of(found, diffusion.process.alpha_bar, learned)
+    differs = diffusers_scheduler.not_told(found, learned)
+    diffusers_folder.write(out, network, arrays, scheduler, _card(trained, diffusion, differs), trained.facts.scale)
     kind = network["_class_name"]
     print(
         f"diffusers {out}: {kind} with {scheduler['_class_name']}, of step {trained.step} (EMA); its README.md says what of"
     )
+    for line in differs:
+        print(f"differs   {line}")
     return 0
 
 
@@ -111,7 +116,7 @@ def _of_one_less(kernel: np.ndarray, freq_shift: int) -> np.ndarray:
     return np.concatenate(turned, axis=1).astype(np.float32)
 
 
-def _card(trained: Trained, diffusion: objective.Diffusion) -> str:
+def _card(trained: Trained, diffusion: objective.Diffusion, differs: Sequence[str]) -> str:
     config, (height, width, channels) = trained.config, trained.facts.shape
     parts = {
         "data": (
@@ -129,6 +134,8 @@ def _card(trained: Trained, diffusion: objective.Diffusion) -> str:
     }
     if scale := trained.facts.scale:
         parts["latents"] = f"(latents - {list(scale.mean)}) / {list(scale.std)} of {config.latents.autoencoder}"
+    if differs:
+        parts["sampling"] = "not as here: " + "; ".join(differs)
     rows = [row for row in records.read(trained.workdir) if row["provenance"]["generated"].get("step") == trained.step]
     used = json.dumps(in_use(to_json(ConfigDict(config.to_dict()))), indent=1)
     return model_card.card(name=trained.workdir.resolve().name, parts=parts, records=rows, config=used)

@@ -52,11 +52,19 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
     if path.is_dir():
         if trained_with:
             raise InputError(f"--trained_with says what a .pt does not; {path} has a config.json that does.")
-        foreign = diffusers_folder.read(path)
-    elif path.is_file():
-        foreign = state_dicts.read(path, trained_with, has_noise=config is not None)
-    else:
+    elif not path.is_file():
         raise InputError(f"no folder or file {source!r}: give a folder of diffusers or a .pt file.")
+    try:
+        if path.is_dir():
+            foreign = diffusers_folder.read(path)
+        else:
+            foreign = state_dicts.read(path, trained_with, has_noise=config is not None)
+    except InputError:
+        raise
+    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError) as error:  # of arrays cut in any way
+        raise InputError(
+            f"{path} holds other arrays than the network that its names are of ({type(error).__name__}: {error}): it is not whole."
+        ) from error
     given, config = config, _defaults() if config is None else config
     if "schedule.name" not in foreign.settings and given is None:
         raise InputError(
@@ -73,6 +81,8 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
     print(f"model     {foreign.model}: {size:,} parameters of {foreign.file}, for {height} x {width} x {channels}")
     print(f"run       {workdir}: --mode sample --workdir {workdir}")
     print(f"train     --config {experiment} --workdir {workdir}")
+    for line in foreign.differs:
+        print(f"differs   {line}")
     return 0
 
 

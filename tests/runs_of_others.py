@@ -12,7 +12,7 @@ from ddpm import objective
 from ddpm.data.images import Facts
 from ddpm.errors import InputError
 from ddpm.imports import write_run
-from ddpm.interop import autoencoder_kl
+from ddpm.interop import autoencoder_kl, weight_file
 from ddpm.interop.foreign import arrays_of
 from ddpm.models.autoencoders.kl import KL
 from ddpm.models.autoencoders.vq import VQ
@@ -41,7 +41,9 @@ def autoencoder(folder, kind, latent=3, **more):
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.1).astype(np.float32), template)
     folder.mkdir(parents=True)
-    save_file(arrays_of(params, lambda path: autoencoder_kl.their_name(path, 2)), folder / autoencoder_kl.WEIGHTS)
+    save_file(
+        arrays_of(params, lambda path: autoencoder_kl.their_name(path, 2)), folder / f"{weight_file.NAME}.safetensors"
+    )
     config = {
         "_class_name": kind,
         "block_out_channels": [8, 16],

@@ -220,10 +220,15 @@ def test_flags_that_are_none_and_files_of_nobody_are_refused(tmp_path):
     for flags, wrong in (
         ("image_size 8", "is not of the form"),
         ("--num_heads four", "--num_heads four is no number."),
+        ("--num_heads inf", "--num_heads inf is no number."),
+        ("--num_heads 1.5", "--num_heads 1.5 is no whole number."),
+        ("--image_size '8", "is not of the form"),
+        ("--predict_xstrat True", "unknown flag in --trained_with 'predict_xstrat'. Did you mean 'predict_xstart'? "),
     ):
         assert wrong in mistake(import_run, str(file), tmp_path / "run", None, flags)
     few = "--image_size 8 --num_heads 1 --noise_schedule linear --diffusion_steps 1000 --num_channels 128"
     block = {"input_blocks.1.0.out_layers.3.weight": (8, 8, 3, 3), "input_blocks.1.0.emb_layers.1.weight": (8, 32)}
+    block |= {"out.2.weight": (3, 8, 3, 3)}
     whole = torch_files.save(
         tmp_path / "whole.pt", {name: np.ones(s, np.float32) for name, s in (STATE | block).items()}
     )

@@ -7,7 +7,7 @@ import pytest
 from runs_of_others import autoencoder, mistake
 from safetensors.numpy import load_file, save_file
 
-from ddpm.interop import autoencoder_kl, diffusers_folder
+from ddpm.interop import autoencoder_kl, diffusers_folder, weight_file
 
 UNET = {
     "_class_name": "UNet2DModel",
@@ -111,7 +111,7 @@ def test_a_key_of_an_autoencoder_is_of_its_kind(tmp_path, key, value, wrong):
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     autoencoder(tmp_path / "vae", "VQModel")
-    weights = tmp_path / "vae" / autoencoder_kl.WEIGHTS
+    weights = tmp_path / "vae" / f"{weight_file.NAME}.safetensors"
     arrays = load_file(weights)
     arrays["encoder.conv_in.bias"][3] = np.nan
     save_file(arrays, weights)

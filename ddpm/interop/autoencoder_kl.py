@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from ddpm.errors import InputError
-from ddpm.interop import safetensors_file, said
+from ddpm.interop import said, weight_file
 from ddpm.interop.foreign import Foreign, Path, params_of
 from ddpm.models.autoencoders.encoder_decoder import Convolutional
 from ddpm.models.autoencoders.kl import KL
 from ddpm.models.autoencoders.vq import VQ
 
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CONFIG = "config.json"
 CLASSES = {"AutoencoderKL": KL, "VQModel": VQ}
 KINDS = {
     "_class_name": said.NAME,
@@ -82,20 +82,19 @@ def read(path: str | pathlib.Path) -> Published:
     Rombach et al. 2022; Esser et al. 2021 (VQGAN).
     """
     folder = pathlib.Path(path).expanduser()
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"no autoencoder in {str(path)!r}: it holds no {name}. Give a folder that diffusers wrote, such as vae of "
-                "Stable Diffusion."
-            )
     file = folder / CONFIG
+    if not file.is_file():
+        raise InputError(
+            f"no autoencoder in {str(path)!r}: it holds no {CONFIG}. Give a folder that diffusers wrote, such as vae of "
+            "Stable Diffusion."
+        )
     try:
         config = dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({' '.join(str(error).split())}). Copy it again.") from error
     module, shape = _module(config, file)
-    weights = folder / WEIGHTS
-    arrays = safetensors_file.read(weights)
+    weights = weight_file.in_folder(folder)
+    arrays = weight_file.read(weights)
     for old, new in OLD_ATTENTION.items():
         arrays = {name.replace(f".attentions.0.{old}.", f".attentions.0.{new}."): a for name, a in arrays.items()}
     levels = len(module.channel_mult)

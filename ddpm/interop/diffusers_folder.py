@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpm.data.images import Scale
 from ddpm.errors import InputError, unknown_name
-from ddpm.interop import diffusers_dit, diffusers_scheduler, diffusers_unet, safetensors_file, said, torch_file
+from ddpm.interop import diffusers_dit, diffusers_scheduler, diffusers_unet, said, weight_file
 from ddpm.interop.foreign import Foreign
 
 CLASSES = {
@@ -19,7 +19,7 @@ CLASSES = {
 }
 PARTS = ("unet", "transformer")
 AUTOENCODERS = ("vae", "vqvae")
-CONFIG, SCHEDULER, WEIGHTS = "config.json", "scheduler_config.json", "diffusion_pytorch_model"
+CONFIG, SCHEDULER = "config.json", "scheduler_config.json"
 INDEX, LATENTS = "model_index.json", "latents.json"  # the latter is ours: the scale of the latents of a run
 NUMBERS = {"mean": said.listed(said.NUMBER, "numbers"), "std": said.listed(said.POSITIVE, "numbers above 0")}
 NUMBERS |= {"autoencoder": said.NAME}
@@ -41,7 +41,8 @@ def read(path: pathlib.Path) -> Foreign:
     kind = config.get("_class_name")
     if kind not in CLASSES:
         raise InputError(f"{folder / CONFIG}: {unknown_name('network', str(kind), CLASSES)}")
-    foreign = CLASSES[kind].foreign(config, *_weights(folder))
+    file = weight_file.in_folder(folder)
+    foreign = CLASSES[kind].foreign(config, weight_file.read(file), file)
     beside = folder.parent if folder.name in PARTS else folder
     if autoencoder := _autoencoder(beside):
         foreign = foreign._replace(settings={"latents.autoencoder": str(autoencoder)})
@@ -49,8 +50,9 @@ def read(path: pathlib.Path) -> Foreign:
         foreign = foreign._replace(scale=_scale(beside / LATENTS, foreign.shape[-1]))
     for source in (beside / "scheduler" / SCHEDULER, beside / SCHEDULER, folder / SCHEDULER):
         if source.is_file():
-            scheduled = diffusers_scheduler.settings(_json(source), source)
-            return foreign._replace(settings=foreign.settings | scheduled)
+            config = _json(source)
+            settings = foreign.settings | diffusers_scheduler.settings(config, source)
+            return foreign._replace(settings=settings, differs=diffusers_scheduler.differs(config))
     return foreign
 
 
@@ -78,11 +80,13 @@ def write(
     arrays = {
         name: np.ascontiguousarray(array) for name, array in arrays.items()
     }  # the library writes others in disorder
-    save_file(arrays, folder / part / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+    save_file(arrays, folder / part / f"{weight_file.NAME}.safetensors", metadata={"format": "pt"})
     _write_json(folder / "scheduler" / SCHEDULER, scheduler)
     sampler = scheduler["_class_name"]
     index = {part: ["diffusers", kind], "scheduler": ["diffusers", sampler]}
-    if kind == "UNet2DModel":
+    if kind == "UNet2DModel" and scale:
+        index |= {"_class_name": "LDMPipeline", "vqvae": [None, None]}
+    elif kind == "UNet2DModel":
         index["_class_name"] = sampler.replace("Scheduler", "Pipeline")
     elif kind == "DiTTransformer2DModel":
         index |= {"_class_name": "DiTPipeline", "vae": [None, None]}
@@ -116,19 +120,10 @@ def _scale(file: pathlib.Path, channels: int) -> Scale:
     return Scale(tuple(scale["mean"]), tuple(scale["std"]), scale["autoencoder"])
 
 
-def _weights(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], pathlib.Path]:
-    safe, pickled = (folder / f"{WEIGHTS}.{kind}" for kind in ("safetensors", "bin"))
-    if safe.is_file():
-        return safetensors_file.read(safe), safe
-    if pickled.is_file():
-        return {name: array.astype(np.float32) for name, array in torch_file.read(pickled).items()}, pickled
-    raise InputError(f"{folder} holds no {safe.name}: copy the weights there, in one file.")
-
-
 def _json(file: pathlib.Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read ({' '.join(str(error).split())}). Copy it again.") from error
     if not isinstance(config, dict):
         raise InputError(f"{file} holds {config!r:.40}, no configuration. Copy it again.")

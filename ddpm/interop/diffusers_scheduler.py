@@ -27,6 +27,7 @@ VARIANCES = {
     "fixed_large_log": "beta",
 }
 VARIANCES |= {"learned_range": "learned"}
+SPACINGS = ("leading", "linspace", "trailing")
 KINDS = {
     "_class_name": said.NAME,
     "num_train_timesteps": said.COUNT,
@@ -39,7 +40,14 @@ KINDS = {
     "clip_sample_range": said.POSITIVE,
     "thresholding": said.BOOL,
     "rescale_betas_zero_snr": said.BOOL,
+    "timestep_spacing": said.one_of(*SPACINGS),
+    "steps_offset": said.integer(0),
+    "set_alpha_to_one": said.BOOL,
+    "dynamic_thresholding_ratio": said.BETA,
+    "sample_max_value": said.POSITIVE,
 }
+LEADING = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")  # where nothing else is said; the others: linspace
+FAR = 1e6  # a sample_max_value that bounds nothing
 CLIPPING = ("DDPMScheduler", "DDIMScheduler")  # where nothing else is said
 REMEDY = "Leave the folder of the scheduler away and give --config, which says the process, schedule and prediction."
 
@@ -56,7 +64,9 @@ def settings(config: dict[str, Any], source: pathlib.Path) -> dict[str, Any]:
         raise InputError(f"{source}: {unknown_name('scheduler', str(name), BETAS)} {REMEDY}")
     schedule = config.get("beta_schedule", "linear")
     clips = config.get("clip_sample", name in CLIPPING)
-    wrong = {key: config[key] for key in ("trained_betas", "use_flow_sigmas", "thresholding") if config.get(key)}
+    wrong = {key: config[key] for key in ("trained_betas", "use_flow_sigmas") if config.get(key)}
+    if config.get("thresholding") and config.get("sample_max_value", 1) < FAR:
+        wrong["thresholding"] = True  # with a bound that ours has not
     if clips and config.get("clip_sample_range", 1) != 1:
         wrong["clip_sample_range"] = config["clip_sample_range"]
     for key, known in (("beta_schedule", SCHEDULES), ("prediction_type", PREDICTIONS), ("variance_type", VARIANCES)):
@@ -78,12 +88,46 @@ def settings(config: dict[str, Any], source: pathlib.Path) -> dict[str, Any]:
         "sampler.name": "ancestral" if name == "DDPMScheduler" else "ddim",
         "sampler.num_steps": T if name == "DDPMScheduler" else min(T, 50),
         "sampler.clip": clips,
+        "sampler.percentile": config.get("dynamic_thresholding_ratio", 0.995) if config.get("thresholding") else 0.0,
+        "grid.name": config.get("timestep_spacing", "leading" if name in LEADING else "linspace"),
         "sampler.ancestral.variance": VARIANCES[config.get("variance_type") or "fixed_small"],
     }
     if ours == "cosine":
         return found | {"schedule.cosine.s": 0.008, "schedule.cosine.beta_max": 0.999}
     # Ours are told for 1000 levels and scaled, theirs are taken as they are.
     return found | {f"schedule.{ours}.beta_1": start * T / 1000, f"schedule.{ours}.beta_T": end * T / 1000}
+
+
+def differs(config: dict[str, Any]) -> tuple[str, ...]:
+    """What a scheduler_config.json says of the steps that no grid of ours is like."""
+    lines = []
+    if config["_class_name"] not in ("DDPMScheduler", "DDIMScheduler"):
+        lines.append(f"{config['_class_name']} samples there, and DDIM here: choose another with --sampler")
+    if config.get("steps_offset"):
+        lines.append(f"steps_offset = {config['steps_offset']} there, and 0 here: times are as many levels lower")
+    if config["_class_name"] == "DDIMScheduler" and not config.get("set_alpha_to_one", True):
+        lines.append("the last step leads to the first noise level there, and to none here")
+    return tuple(lines)
+
+
+def not_told(found: dict[str, Any], learned_variance: bool) -> tuple[str, ...]:
+    """What a run samples by, by dotted keys, and `config_of` cannot say."""
+    lines, sampler = [], found["sampler.name"]
+    if not learned_variance and sampler not in ("ancestral", "ddim"):
+        lines.append(f"sampler.name = {sampler!r}: theirs is DDIM, or load another of their schedulers")
+    if sampler == "ddim" and found["sampler.ddim.eta"]:
+        lines.append(f"sampler.ddim.eta = {found['sampler.ddim.eta']}: give it to their pipeline as eta")
+    if sampler == "ancestral" and not learned_variance and found["sampler.ancestral.variance"] == "optimal":
+        lines.append("sampler.ancestral.variance = 'optimal': theirs is the posterior's")
+    if found["grid.name"] not in SPACINGS or found["grid.final"] != "zero":
+        lines.append(
+            f"grid.name = {found['grid.name']!r}, grid.final = {found['grid.final']!r}: theirs leads to no noise"
+        )
+    if sampler != "ancestral" and not learned_variance and (found["sampler.clip"] or found["sampler.percentile"]):
+        lines.append(
+            "their DDIM keeps eps where it clips x0: for our samples give their pipeline use_clipped_model_output=True"
+        )
+    return tuple(lines)
 
 
 def config_of(found: dict[str, Any], alpha_bar: np.ndarray, learned_variance: bool) -> dict[str, Any]:
@@ -106,7 +150,10 @@ def config_of(found: dict[str, Any], alpha_bar: np.ndarray, learned_variance: bo
         "num_train_timesteps": T,
         "prediction_type": prediction,
         "clip_sample": found["sampler.clip"],
-        "timestep_spacing": "trailing",
+        "thresholding": found["sampler.percentile"] > 0,
+        "dynamic_thresholding_ratio": found["sampler.percentile"] or 0.995,
+        "sample_max_value": FAR,
+        "timestep_spacing": found["grid.name"] if found["grid.name"] in SPACINGS else "trailing",
         "steps_offset": 0,
         "trained_betas": None,
     }

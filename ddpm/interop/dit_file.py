@@ -9,6 +9,7 @@ import numpy as np
 from ddpm.errors import InputError
 from ddpm.interop.diffusers_dit import patches_as_features
 from ddpm.interop.foreign import Foreign, Path, halves_swapped
+from ddpm.interop.weight_file import Arrays
 
 TIME, PATCH, POSITION = "t_embedder.mlp.0.weight", "x_embedder.proj.weight", "pos_embed"
 TOP = {"time_1": "t_embedder.mlp.0", "time_2": "t_embedder.mlp.2", "label": "y_embedder.embedding_table"}
@@ -37,7 +38,7 @@ def is_one(arrays: dict[str, np.ndarray]) -> bool:
     return TIME in arrays and PATCH in arrays
 
 
-def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, heads: int = 0) -> Foreign:
+def foreign(arrays: Arrays, file: pathlib.Path, heads: int = 0) -> Foreign:
     """The network that a state dict is.
 
     Args:
@@ -47,24 +48,29 @@ def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, heads: int = 0) -
 
     Peebles and Xie 2023.
     """
-    width, channels, p, _ = arrays[PATCH].shape
+    width, channels, p, _ = arrays.of(PATCH, 4).shape
     heads = heads or HEADS.get(width, 0)
     if not heads:
         raise InputError(
             f"{file} does not say its heads, and {width} is no width of the paper: give --trained_with '--num_heads N'."
         )
-    for name in ("final_layer.linear.weight", POSITION):
-        if name not in arrays:
-            raise InputError(f"{file} holds no {name!r}: it is not whole.")
-    depth = 1 + max(int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in arrays) if match)
-    tokens = arrays[POSITION].shape[1]
-    side, outputs = math.isqrt(tokens), len(arrays["final_layer.linear.weight"]) // p**2
+    numbers = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in arrays) if match]
+    if not numbers:
+        raise InputError(f"{file} holds no 'blocks.0': it is not whole.")
+    depth, tokens = 1 + max(numbers), arrays.of(POSITION, 3).shape[1]
+    side, outputs = math.isqrt(tokens), len(arrays.of("final_layer.linear.weight", 2)) // p**2
+    labels = len(arrays.of("y_embedder.embedding_table.weight", 2))
     learned, arrays = outputs == 2 * channels, dict(arrays)
     if side**2 != tokens or np.abs(arrays.pop(POSITION)[0] - _positions(side, width)).max() > 1e-4:
         raise InputError(f"{file}: {POSITION!r} is not the sines and cosines of a square, which our DiT adds.")
     arrays[TIME], arrays[PATCH] = halves_swapped(arrays[TIME]), patches_as_features(arrays[PATCH])
     for name in [name for name in arrays if ".attn.qkv." in name]:
-        parts = np.split(arrays.pop(name), 3)
+        joined = arrays.pop(name)
+        if not joined.ndim or len(joined) != 3 * width:
+            raise InputError(
+                f"{file}: {name!r} is of shape {joined.shape}, and holds 3 x {width} queries, keys and values."
+            )
+        parts = np.split(joined, 3)
         arrays |= {
             name.replace("qkv", part): value for part, value in zip(("query", "key", "value"), parts, strict=True)
         }
@@ -79,7 +85,6 @@ def foreign(arrays: dict[str, np.ndarray], file: pathlib.Path, heads: int = 0) -
         "positions": "sincos",
         "freq_shift": 0,
     }
-    labels = len(arrays.get("y_embedder.embedding_table.weight", ()))
     shape = (side * p, side * p, channels if learned else outputs)
     settings = DIFFUSION | {"sampler.ancestral.variance": "learned" if learned else "beta"}
     return Foreign(

@@ -28,6 +28,7 @@ class Foreign(NamedTuple):
     text: features of the tokens it is told; 0 for none.
     settings: what is known of how it was trained and is to be sampled, by dotted keys of a configuration.
     scale: of the latents that it denoises, where the folder says it.
+    differs: what is said of its sampling that has no counterpart here, in lines.
     """
 
     file: pathlib.Path
@@ -42,6 +43,7 @@ class Foreign(NamedTuple):
     text: int = 0
     settings: dict[str, Any] = {}  # noqa: RUF012
     scale: Scale | None = None
+    differs: tuple[str, ...] = ()
 
 
 def params_of(foreign: Foreign, template: Any) -> dict:
@@ -62,8 +64,6 @@ def params_of(foreign: Foreign, template: Any) -> dict:
                 f"{foreign.file} holds no {name!r}, which this network needs for {'/'.join(path)}: "
                 "it is not whole, or its configuration is of another network."
             )
-        if not np.isfinite(arrays[name]).all():
-            raise InputError(f"{foreign.file}: {name!r} holds numbers that are not finite, such as NaN. Copy it again.")
         made = _to_ours(arrays.pop(name), path[-1], len(wanted.shape))
         if made.shape != wanted.shape:
             raise InputError(
@@ -92,7 +92,15 @@ def arrays_of(params: dict, name_of: Callable[[Path], str]) -> dict[str, np.ndar
 
 
 def halves_swapped(kernel: np.ndarray) -> np.ndarray:
-    """A Linear [out, in] that is told cosines and then sines, as one that is told sines and then cosines; and back."""
+    """A Linear [out, in] that is told cosines and then sines, as one that is told sines and then cosines; and back.
+
+    Raises:
+      InputError: it is told an odd number of them.
+    """
+    if kernel.ndim != 2 or kernel.shape[1] % 2:
+        raise InputError(
+            f"the first layer of the time is of shape {kernel.shape}: it is told as many sines as cosines."
+        )
     return np.concatenate(np.split(kernel, 2, axis=1)[::-1], axis=1)
 
 

@@ -3,6 +3,7 @@
 import io
 import pathlib
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -57,17 +58,64 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")  # how protocols below 3 write bytes
 
 
+# NumPy's own dtype, and arrays of it, would take bytes of the file for addresses of objects: none of them is made here.
+class _Dtype:
+    def __init__(self, name: str, *_: object):
+        if not isinstance(name, str) or not re.fullmatch(r"[biufcSU]\d+", name):
+            raise ValueError("its arrays are of no plain numbers or strings")
+        self._name, self._order = name, "="
+
+    def __setstate__(self, state: tuple) -> None:
+        _, self._order, base, names, fields, *_ = state
+        if self._order not in ("<", ">", "|", "=") or (base, names, fields) != (None, None, None):
+            raise ValueError("its arrays are of no plain numbers or strings")
+
+    def plain(self) -> np.dtype:
+        return np.dtype(self._name).newbyteorder(self._order)
+
+
+class _Array(np.ndarray):
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, is_fortran, data = state
+        super().__setstate__((version, shape, _plain(dtype), is_fortran, _bytes(data)))
+
+
+def _plain(dtype: object) -> np.dtype:
+    if type(dtype) is not _Dtype:
+        raise ValueError("an array of it is of no dtype")
+    return dtype.plain()
+
+
+def _bytes(data: object) -> bytes:
+    if type(data) not in (bytes, bytearray):
+        raise ValueError("an array of it has no bytes")
+    return bytes(data)
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> np.ndarray:
+    return _Array((0,), np.uint8)
+
+
+def _scalar(dtype: object, data: object) -> object:
+    (value,) = np.frombuffer(_bytes(data), _plain(dtype))
+    return value
+
+
+def _frombuffer(data: object, dtype: object, shape: tuple, order: str) -> np.ndarray:
+    return np.frombuffer(_bytes(data), _plain(dtype)).reshape(shape, order=order)
+
+
 # What pickles of arrays and NumPy's numbers call, under the module names of NumPy 1 and 2.
 _ALLOWED = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): "ndarray",  # a word for _reconstruct, and nothing that can be called
+    ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = np.empty(0).__reduce__()[0]
-    _ALLOWED[f"{_core}.multiarray", "scalar"] = np.float64(0).__reduce__()[0]
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = np.empty(0).__reduce_ex__(5)[0]
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _frombuffer
 
 
 class _Unpickler(pickle.Unpickler):

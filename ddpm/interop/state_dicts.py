@@ -2,10 +2,8 @@
 
 import pathlib
 
-import numpy as np
-
 from ddpm.errors import InputError
-from ddpm.interop import dit_file, openai, torch_file
+from ddpm.interop import dit_file, openai, weight_file
 from ddpm.interop.foreign import Foreign
 
 
@@ -17,11 +15,12 @@ def read(file: pathlib.Path, trained_with: str, has_noise: bool) -> Foreign:
     Raises:
       InputError: the file cannot be read, is of no network that is known here, or does not say all that is needed.
     """
-    arrays = {name: array.astype(np.float32) for name, array in torch_file.read(file).items()}
+    arrays = weight_file.read(file)
     if openai.is_one(arrays):
         return openai.foreign(arrays, file, trained_with, has_noise)
     if dit_file.is_one(arrays):
-        return dit_file.foreign(arrays, file, int(openai.number(openai.said_by(trained_with), "num_heads", 0)))
+        said = openai.said_by(trained_with, ("num_heads",))
+        return dit_file.foreign(arrays, file, openai.integer(said, "num_heads", 0))
     some = ", ".join(map(repr, sorted(arrays)[:3]))
     raise InputError(
         f"{file} holds {some}, ...: no network of improved or guided diffusion, which has {openai.TIME!r} and "

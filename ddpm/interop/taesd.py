@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 
 from ddpm.errors import InputError
-from ddpm.interop import safetensors_file, torch_file
+from ddpm.interop import weight_file
 
 REMEDY = (
     "A TAESD is a folder with one file whose name ends in encoder.safetensors and one in decoder.safetensors (or .pth), or "
@@ -40,14 +39,13 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         raise InputError(f"no autoencoder in {str(path)!r}. {REMEDY}")
     for file in found:
         sha.update(file.read_bytes())
-        arrays = torch_file.read(file) if file.suffix == ".pth" else safetensors_file.read(file)
-        for name, array in arrays.items():
+        for name, array in weight_file.read(file).items():
             side, layer, leaf = _place(name, "encoder" if file == found[0] else "decoder", file)
             kind = "bias" if leaf[-1] == "bias" else "kernel" if array.ndim == 4 else "scale"
             inner = params[side].setdefault(layer, {})
             for part in ["_".join(leaf[:-1])] if leaf[:-1] else []:
                 inner = inner.setdefault(part, {})
-            inner[kind] = array.astype(np.float32).transpose(LAYOUT.get(array.ndim, range(array.ndim)))
+            inner[kind] = array.transpose(LAYOUT.get(array.ndim, range(array.ndim)))
     try:
         first, last = params["encoder"]["0"]["kernel"], params["encoder"]["14"]["kernel"]
         pooled = "pool_0" in params["encoder"]["13"]

@@ -42,7 +42,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
         with file.open("rb") as opened:
             content, storages = _zip(opened) if zipfile.is_zipfile(opened) else _legacy(opened)
-            _collect(content, "", storages, arrays)
+            _collect(content, "", storages, arrays, set())
     except plain_pickle.Refused as refused:
         raise InputError(
             f"{path} names {refused}: only files of tensors are read, because others run code. "
@@ -117,9 +117,10 @@ def _also(module: str, name: str) -> object:
 
 def _storage(record: tuple) -> _Storage:
     kind, dtype, key, _, size = record[:5]
-    if kind != "storage" or not isinstance(dtype, np.dtype) or record[5:] not in ((), (None,)):
-        raise ValueError(f"its pickle refers to {record!r}, which is no storage")
-    return _Storage(str(key), dtype, int(size))
+    plain = type(kind) is type(key) is str and isinstance(dtype, np.dtype) and type(size) is int
+    if not plain or kind != "storage" or any(view is not None for view in record[5:]):
+        raise ValueError("its pickle refers to what is no storage")  # which is not shown: it may be anything
+    return _Storage(key, dtype, size)
 
 
 def _zip(file: io.BufferedIOBase) -> tuple[object, Any]:
@@ -174,12 +175,16 @@ def _legacy(file: io.BufferedIOBase) -> tuple[object, Any]:
     return content, lambda storage: data[storage.key]
 
 
-def _collect(value: Any, name: str, storages: Any, arrays: dict[str, np.ndarray]) -> None:
-    """Puts the tensors in a value into `arrays`."""
+def _collect(value: Any, name: str, storages: Any, arrays: dict[str, np.ndarray], seen: set[int]) -> None:
+    """Puts the tensors in a value into `arrays`; a container that is there many times is opened once."""
     if isinstance(value, _Tensor):
         arrays[name] = value.array(storages(value.storage))
         return
     value = value.attributes if isinstance(value, _Module) else value
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    if id(value) in seen:
+        return
+    seen.add(id(value))
     for key, item in inner:
-        _collect(item, f"{name}.{key}" if name else str(key), storages, arrays)
+        if type(key) in (str, int):
+            _collect(item, f"{name}.{key}" if name else str(key), storages, arrays, seen)

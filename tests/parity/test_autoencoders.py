@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from ddpm import autoencoders
 from ddpm.errors import InputError
-from ddpm.interop import autoencoder_kl
+from ddpm.interop import autoencoder_kl, weight_file
 
 
 def options(widths, **more):
@@ -107,9 +107,9 @@ def test_a_vq_autoencoder_is_that_of_diffusers(name, tmp_path):
 
 def test_log_variances_are_clamped_where_diffusers_does(tmp_path):
     theirs = written(AutoencoderKL(**TINY), tmp_path)
-    arrays = load_file(tmp_path / autoencoder_kl.WEIGHTS)
+    arrays = load_file(tmp_path / f"{weight_file.NAME}.safetensors")
     arrays["quant_conv.bias"] = np.float32([0, 0, 0, 0, -99, 99, -99, 99])
-    save_file(arrays, tmp_path / autoencoder_kl.WEIGHTS)
+    save_file(arrays, tmp_path / f"{weight_file.NAME}.safetensors")
     theirs = AutoencoderKL.from_pretrained(tmp_path)
     x = image(3)
     log_variance = ours(autoencoder_kl.read(tmp_path), "encode", x)[1]
@@ -133,11 +133,11 @@ def test_the_old_names_of_attention_are_known(tmp_path):
     written(AutoencoderKL(**TINY), tmp_path)
     new = autoencoder_kl.read(tmp_path).params
     old = {}
-    for name, array in load_file(tmp_path / autoencoder_kl.WEIGHTS).items():
+    for name, array in load_file(tmp_path / f"{weight_file.NAME}.safetensors").items():
         for now, before in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
             name = name.replace(now, before)
         old[name] = array
-    save_file(old, tmp_path / autoencoder_kl.WEIGHTS)
+    save_file(old, tmp_path / f"{weight_file.NAME}.safetensors")
     jax.tree.map(np.testing.assert_array_equal, autoencoder_kl.read(tmp_path).params, new)
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_autoencoder_is_told(tmp_path):
     with says("no autoencoder in .*: it holds no config.json. Give a folder that diffusers wrote, such as vae of "):
         autoencoder_kl.read(tmp_path / "nowhere")
     written(AutoencoderKL(**TINY), tmp_path)
-    config, weights = tmp_path / autoencoder_kl.CONFIG, tmp_path / autoencoder_kl.WEIGHTS
+    config, weights = tmp_path / autoencoder_kl.CONFIG, tmp_path / f"{weight_file.NAME}.safetensors"
     good, arrays, raw = json.loads(config.read_text()), load_file(weights), weights.read_bytes()
     for change, message in (
         ({"_class_name": "UNet2DModel"}, "says _class_name = 'UNet2DModel': only AutoencoderKL and VQModel are read."),
