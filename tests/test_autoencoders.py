@@ -203,3 +203,25 @@ def test_pixel_losses_and_psnr_by_hand():
     np.testing.assert_allclose(psnr(x, x_hat), [10 * np.log10(16), 10 * np.log10(16)], rtol=1e-6)  # 2 is clipped to 1
     levels = 10 * np.log10(255**2 * 12)
     np.testing.assert_allclose(psnr(x, x), levels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25])
+def test_vq_brings_latents_and_codes_together_by_its_beta(beta):
+    model, params = made(VQ, codes=16, beta=beta)
+    z = apply(model, params, "encode", images())
+    nearest, _ = rounded(z, params["codebook"])
+    distance = jnp.mean((z - nearest) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(apply(model, params, "code", images(), keys(2)).loss, (1 + beta) * distance, rtol=1e-5)
+    slope = jax.grad(lambda params: apply(model, params, "code", images(), keys(2)).loss.sum())(params)
+    assert jnp.abs(slope["codebook"]).max() > 0
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope["encoder"]))
+    assert (largest > 0) == (beta > 0)  # the encoder keeps to its codes for beta alone
+
+
+def test_the_gradient_of_images_passes_the_rounding_of_vq():
+    model, params = made(VQ, codes=16)
+    z = apply(model, params, "encode", images())
+    nearest, _ = rounded(z, params["codebook"])
+    slope = jax.grad(lambda z: apply(model, params, "decode", z).sum())
+    assert jnp.abs(slope(z)).max() > 0
+    np.testing.assert_allclose(slope(z), slope(nearest), rtol=1e-4, atol=1e-6)

@@ -230,7 +230,7 @@ def test_every_key_of_base_is_read(tiny, tmp_path, monkeypatch):
     small = ConfigDict(tiny.to_dict())
     small.autoencoder.update(name="kl", perceptual_weight=1.0, discriminator_weight=0.5)
     small.autoencoder.kl.update(channels=8, channel_mult=(1, 2), num_res_blocks=1)
-    small.training.evaluate_every = 1
+    tiny.training.evaluate_every = small.training.evaluate_every = 1
     for config in (tiny, small):
         sections |= {id(section): name for name, section in config.items() if isinstance(section, ConfigDict)}
         sections[id(config)] = ""

@@ -28,6 +28,7 @@ VARIANCES = {
 }
 VARIANCES |= {"learned_range": "learned"}
 SPACINGS = ("leading", "linspace", "trailing")
+ALIKE = ("leading", "trailing")  # steps of their DDIM lead down by T // num_steps, on linspace past the next time
 KINDS = {
     "_class_name": said.NAME,
     "num_train_timesteps": said.COUNT,
@@ -119,7 +120,7 @@ def not_told(found: dict[str, Any], learned_variance: bool) -> tuple[str, ...]:
         lines.append(f"sampler.ddim.eta = {found['sampler.ddim.eta']}: give it to their pipeline as eta")
     if sampler == "ancestral" and not learned_variance and found["sampler.ancestral.variance"] == "optimal":
         lines.append("sampler.ancestral.variance = 'optimal': theirs is the posterior's")
-    if found["grid.name"] not in SPACINGS or found["grid.final"] != "zero":
+    if found["grid.name"] not in ALIKE or found["grid.final"] != "zero":
         lines.append(
             f"grid.name = {found['grid.name']!r}, grid.final = {found['grid.final']!r}: theirs leads to no noise"
         )
@@ -153,7 +154,7 @@ def config_of(found: dict[str, Any], alpha_bar: np.ndarray, learned_variance: bo
         "thresholding": found["sampler.percentile"] > 0,
         "dynamic_thresholding_ratio": found["sampler.percentile"] or 0.995,
         "sample_max_value": FAR,
-        "timestep_spacing": found["grid.name"] if found["grid.name"] in SPACINGS else "trailing",
+        "timestep_spacing": found["grid.name"] if found["grid.name"] in ALIKE else "trailing",
         "steps_offset": 0,
         "trained_betas": None,
     }

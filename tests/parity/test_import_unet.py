@@ -118,6 +118,8 @@ SCHEDULERS = {
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="sample", clip_sample=False
     ),
     "other_number_of_levels": dict(num_train_timesteps=500, beta_start=2e-4, beta_end=0.04),
+    "leading": dict(timestep_spacing="leading"),
+    "thresholded": dict(clip_sample=False, thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=1e6),
     "zero_snr": dict(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
 }
 
@@ -125,7 +127,7 @@ SCHEDULERS = {
 @pytest.mark.parametrize("options", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_a_sample_is_theirs_before_and_after_export(options, tmp_path):
     network = randomised(UNet2DModel(**HALF))
-    scheduler = DDIMScheduler(timestep_spacing="trailing", **options)
+    scheduler = DDIMScheduler(**{"timestep_spacing": "trailing"} | options)
     saved(tmp_path / "pipeline", network, scheduler)
     imported(tmp_path / "pipeline", tmp_path / "run")
     ours = run.load(tmp_path / "run")
