@@ -27,7 +27,7 @@ done
 visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)}
 IFS=, read -ra gpus <<<"$visible"
 jobs=${jobs:-${#gpus[@]}}
-[[ $jobs =~ ^[1-9][0-9]*$ ]] || { echo "launch/local.sh: no GPU is visible: say --jobs N" >&2 && usage; }
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || { echo "launch/local.sh: --jobs N, at least 1, is needed where no GPU is visible" >&2 && usage; }
 each=$((${#gpus[@]} > jobs ? ${#gpus[@]} / jobs : 1))
 
 list=$("$PYTHON" -m ddpm.main "${run[@]}" --list) # a mistake ends the script here, in the command's own words
