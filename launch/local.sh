@@ -6,23 +6,22 @@ set -euo pipefail
 PYTHON=${PYTHON:-python}
 
 usage() {
-  echo "usage: launch/local.sh [--jobs N] --sweep 'KEY=A,B ...' --config FILE --workdir DIR [flags of ddpm.main]" >&2
+  echo "usage: launch/local.sh [--jobs N] --config FILE --workdir DIR [--sweep 'KEY=A,B ...'] [flags of ddpm.main]" >&2
   exit 2
 }
 
-jobs='' workdir='' sweep='' run=()
+jobs='' workdir='' run=()
 while (($#)); do
   case $1 in
     --jobs) jobs=${2-} && shift ;;
     --jobs=*) jobs=${1#*=} ;;
     --workdir) workdir=${2-} run+=("$1" "${2-}") && shift ;;
     --workdir=*) workdir=${1#*=} run+=("$1") ;;
-    --sweep | --sweep=*) sweep=yes run+=("$1") ;;
     *) run+=("$1") ;;
   esac
   shift || usage
 done
-[[ $workdir && $sweep ]] || usage
+[[ $workdir ]] || usage
 
 visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)}
 IFS=, read -ra gpus <<<"$visible"
@@ -66,8 +65,8 @@ for pid in "${started[@]}"; do
   code=0
   wait "$pid" || code=$?
   while kill -0 "$pid" 2>/dev/null; do wait "$pid" && code=0 || code=$?; done # a signal cut the wait short
-  # 75 says: the same command goes on. It is the answer unless a run failed.
-  ((code == 0 || result == 1)) || result=$((code == 75 ? 75 : 1))
+  # 75 says: the same command goes on; so it does from 143, stopped before there was anything to save. It is the answer unless a run failed.
+  ((code == 0 || result == 1)) || result=$((code == 75 || code == 143 ? 75 : 1))
 done
 [[ ! $stopped || $result != 0 ]] || result=75
 exit "$result"
