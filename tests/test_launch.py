@@ -111,6 +111,8 @@ def leave(*_):
 signal.signal(signal.SIGTERM, leave)
 began = time.monotonic()
 (here / f"{{i}}.began").touch()
+while len(list(here.glob("*.began"))) < int(os.environ["TOGETHER"]):
+    time.sleep(0.01)
 time.sleep(float(os.environ["NAP"]))
 said = dict(argv=sys.argv[1:], gpus=os.environ.get("CUDA_VISIBLE_DEVICES"), began=began, ended=time.monotonic())
 (here / f"{{i}}.json").write_text(json.dumps(said))
@@ -123,7 +125,9 @@ def sweep(tmp_path):
     """Options that start local.sh with a stand-in for the command, which has five runs."""
     stand_in(tmp_path / "python", COMMAND)
     flags = ("--sweep", "seed=0..4", "--config", "a.py", f"--workdir={tmp_path}/logs")
-    return flags, dict(PYTHON=str(tmp_path / "python"), HERE=str(tmp_path), NAP="0.3", CUDA_VISIBLE_DEVICES="")
+    return flags, dict(
+        PYTHON=str(tmp_path / "python"), HERE=str(tmp_path), NAP="0.05", TOGETHER="1", CUDA_VISIBLE_DEVICES=""
+    )
 
 
 def said(path):
@@ -136,7 +140,8 @@ def said(path):
 def test_a_sweep_runs_so_many_at_a_time_each_on_its_gpus(sweep, jobs, visible, shares, tmp_path):
     flags, environment = sweep
     chosen = ("--jobs", str(jobs)) if jobs else ()
-    code, out, err = launch("local.sh", *chosen, *flags, **environment | {"CUDA_VISIBLE_DEVICES": visible})
+    environment |= dict(CUDA_VISIBLE_DEVICES=visible, TOGETHER=str(jobs or 3))  # the first runs wait for each other
+    code, out, err = launch("local.sh", *chosen, *flags, **environment)
     assert code == 0 and err == "" and out.count("exit 0") == 5
     runs = said(tmp_path)
     assert [run["argv"] for run in runs] == [["-m", "ddpm.main", *flags, "--index", str(i)] for i in range(5)]
@@ -158,7 +163,7 @@ def test_a_run_that_fails_leaves_the_others_of_its_sweep_alone(sweep, tmp_path):
 def test_a_sweep_that_is_stopped_lets_its_runs_save(sweep, number, tmp_path):
     flags, environment = sweep
     script = subprocess.Popen(
-        ["bash", str(LAUNCH / "local.sh"), "--jobs", "2", *flags],
+        ["env", "--default-signal=INT", "bash", str(LAUNCH / "local.sh"), "--jobs", "2", *flags],
         env=os.environ | environment | {"NAP": "30"},
         stdout=subprocess.PIPE,
         text=True,
@@ -271,6 +276,7 @@ def gcloud(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_gcloud_understands_the_scripts_and_the_readme(gcloud, tmp_path):
     _, calls, _ = gcloud_calls(tmp_path, *WATCH, states="NONE ACTIVE ACTIVE SUSPENDED ACTIVE", runs="1 0")
     assert kinds(calls) == ["create", *STARTED, *STARTED, "delete"]
