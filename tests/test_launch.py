@@ -75,7 +75,7 @@ def test_a_batch_script_asks_for_what_the_readme_says(script):
     assert "requeue" in asked and asked["open-mode"] == "append"
     assert f"--signal={asked['signal']}" in README and asked["signal"] == "TERM@180" and "three minutes" in README
     assert "--kill-on-bad-exit=1" in text and "--kill-on-bad-exit" in README
-    assert "gpus-per-task" not in asked, "a process that sees its own GPU alone fails in JAX"
+    assert "gpus-per-task" not in asked, "GPUs that do not see each other talk slowly"
     name = asked["output"].replace("%x", asked["job-name"])
     assert re.sub("%[jA]", "JOB", name).replace("%a", "INDEX") in README
     if script == "train.sbatch":
@@ -235,11 +235,10 @@ def test_a_worker_runs_what_was_asked_and_keeps_its_log_and_exit_code(tmp_path):
     assert (tmp_path / "train.exit").read_text() == "3\n"
 
 
-@pytest.mark.parametrize("failure, tries", [("2", 0), ("1", 3), ("134", 3)])
-def test_a_run_that_fails_is_not_started_for_ever(failure, tries, tmp_path):
+@pytest.mark.parametrize("failure", ["1", "2", "134"])
+def test_a_run_that_fails_is_not_started_for_ever(failure, tmp_path):
     code, calls, err = gcloud_calls(tmp_path, *WATCH, states="ACTIVE " * 9, runs=f"{failure} " * 9)
-    assert code == (2 if failure == "2" else 1) and kinds(calls) == STARTED * tries
-    assert ("failed four times" in err) == (failure != "2")
+    assert code == 1 and kinds(calls) == STARTED * 3 and "failed four times" in err
 
 
 @pytest.mark.parametrize("kind, version", [("v5p-128", "v2-alpha-tpuv5"), ("v4-32", "tpu-ubuntu2204-base")])

@@ -27,7 +27,6 @@ while true; do
     FAILED: | SUSPEND*:) "$here/down.sh" "$name" || true ;; # a slice that was taken away never comes back by itself
     ACTIVE:0) exit 0 ;;
     ACTIVE:gone | ACTIVE:75) "$here/run.sh" "$name" "$@" || true ;;
-    ACTIVE:2) exit 2 ;; # a mistake in the flags, which train.log names
     ACTIVE:[1-9]*) # also when another worker was taken away, which the state says later
       ((++failures < 4)) || { echo "$name: the run failed four times: see train.log" >&2 && exit 1; }
       "$here/run.sh" "$name" "$@" || true
