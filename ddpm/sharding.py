@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ddpm.errors import InputError, check_at_least
 
@@ -58,7 +58,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of_state(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+def of_state(mesh: Mesh | AbstractMesh, shape: tuple[int, ...]) -> NamedSharding:
     """Where an array of the state lives: by its shape alone, so that moments and averages lie as their parameters.
 
     The last dimension, output features, is split over 'tensor'; the largest of the others over 'fsdp'; each where
