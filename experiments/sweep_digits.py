@@ -1,0 +1,33 @@
+"""Learning rates and EMA decays of a smaller digits run: six runs by `sweep`, or as many as `--search` chooses in `space`.
+
+Paper:    as experiments/digits.py
+Command:  python -m ddpm.main --config experiments/sweep_digits.py --workdir runs/rates
+          python -m ddpm.main --config experiments/sweep_digits.py --workdir runs/search --search fid --trials 12
+Data:     comes with scikit-learn
+Hardware: two CPU cores
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import digits
+
+
+def get_config() -> ConfigDict:
+    """The experiment."""
+    config = digits.get_config()
+    config.model.unet.update(channels=16)
+    config.training.update(num_steps=400, log_every=50, sample_every=400, evaluate_every=100, save_every=100)
+    return config
+
+
+def sweep(add):
+    """Its runs, by number."""
+    for rate in (5e-4, 2e-3, 8e-3):
+        for decay in (0.99, 0.995):
+            add({"optimizer.learning_rate": rate, "ema.decay": decay})
+
+
+def space(trial):
+    """What a search chooses from."""
+    trial.suggest_float("optimizer.learning_rate", 1e-4, 3e-2, log=True)
+    trial.suggest_float("ema.decay", 0.98, 0.999)
