@@ -48,8 +48,6 @@ class Search:
         sweep.check_holds_no_run(workdir)
         if (workdir / sweep.FILE).exists():
             raise InputError(f"{workdir} holds a sweep: give the search a --workdir of its own.")
-        if jax.process_count() > 1:
-            raise InputError("a trial runs in one process: start the workers of a search each by itself.")
         self._optuna = _optuna()
         self._states = self._optuna.trial.TrialState
         self._study = self._opened(metric)
@@ -62,6 +60,8 @@ class Search:
         Raises:
           InputError: a mistake in the space, or in a run before its first figures.
         """
+        if jax.process_count() > 1:
+            raise InputError("a trial runs in one process: start the workers of a search each by itself.")
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(interrupt.EXIT_CODE))  # trainings have their own
         try:
             while trial := self._next(trials):
@@ -84,7 +84,8 @@ class Search:
             state = {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
             rank = (state != "finished", math.isnan(value), -value if self._aim == math.inf else value)
             told = "" if math.isnan(value) else f"{self._figure} {value:.4g} at step {trial.last_step}"
-            rows.append((rank, [str(run), said(trial.params), state, told]))
+            settings = trial.params or trial.system_attrs.get("fixed_params", {})  # of one that waits
+            rows.append((rank, [str(run), said(settings), state, told]))
         yield from sweep.aligned(row for _, row in sorted(rows))
 
     def _opened(self, metric):
@@ -246,6 +247,8 @@ def _optuna():
     try:
         import optuna
     except ImportError as error:
-        raise InputError("--search needs the package optuna: pip install 'optuna>=4'.") from error
+        raise InputError(
+            "--search needs the package optuna, which is not installed: pip install 'optuna>=4.5'."
+        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
