@@ -78,12 +78,12 @@ class Search:
 
     def lines(self) -> Iterator[str]:
         """A line a run, the best first: its number and settings, how far it is, and the metric."""
-        rows = []
+        rows, name = [], self._figure if math.isinf(self._aim) else f"|{self._figure} - {self._aim}|"
         for run, trial in {_run_of(trial): trial for trial in self._trials()}.items():
-            value = next((trial.intermediate_values[step] for step in [trial.last_step] if step is not None), math.nan)
+            value = trial.intermediate_values.get(trial.last_step, math.nan)
             state = {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
             rank = (state != "finished", math.isnan(value), -value if self._aim == math.inf else value)
-            told = "" if math.isnan(value) else f"{self._figure} {value:.4g} at step {trial.last_step}"
+            told = "" if math.isnan(value) else f"{name} {value:.4g} at step {trial.last_step}"
             settings = trial.params or trial.system_attrs.get("fixed_params", {})  # of one that waits
             rows.append((rank, [str(run), said(settings), state, told]))
         yield from sweep.aligned(row for _, row in sorted(rows))
@@ -117,7 +117,7 @@ class Search:
             return None
         trial = self._study.ask()
         if not _is_again(trial) and self._runs_before(trial.number) >= trials:  # another worker was quicker
-            self._study.tell(trial, state=self._states.FAIL)
+            self._tell(trial, state=self._states.FAIL)
             return None
         # By its number: what is drawn does not depend on the worker, and no two workers draw the same.
         seed = np.random.SeedSequence([abs(self._config.seed), trial.number]).generate_state(1)
@@ -128,7 +128,7 @@ class Search:
         return sum(not _is_again(trial) for trial in self._trials()[:number])
 
     def _run(self, trial, space, accept_changes: bool) -> int:
-        run, place, told = _run_of(trial), None, self._study.tell
+        run, place = _run_of(trial), None
         with self._beating(trial):
             try:
                 called(space, trial)
@@ -139,18 +139,20 @@ class Search:
                 code = train(own, place, accept_changes=accept_changes, watch=watch)
                 if code:
                     self._leave(trial)
-                else:
-                    told(trial, self._score(list(self._values(place).values())[-1]))
-                return code
+                    return code
+                values = list(self._values(place).values())
+                if not values:
+                    raise InputError(f"the training in {place} has left no {self._figure} to search by.")
+                self._tell(trial, self._score(values[-1]))
             except self._optuna.TrialPruned:
-                told(trial, state=self._states.PRUNED)
+                self._tell(trial, state=self._states.PRUNED)
                 print(f"trial {run} is pruned", flush=True)
             except self._optuna.exceptions.UpdateFinishedTrialError:
                 logging.warning("trial %d went to another worker, which took this one for dead", run)
-            except (InputError, jax.errors.JaxRuntimeError) as error:
+            except sweep.FAILURES as error:
                 mistaken = isinstance(error, InputError) and not (place and self._values(place))
                 # One that went wrong on its way, or had too little memory, is as bad a choice as one that is pruned.
-                told(trial, state=self._states.FAIL if mistaken else self._states.PRUNED)
+                self._tell(trial, state=self._states.FAIL if mistaken else self._states.PRUNED)
                 if mistaken:
                     raise
                 logging.warning("trial %d: %s", run, error)
@@ -190,12 +192,17 @@ class Search:
     def _leave(self, trial, deaths: int = 0) -> None:
         """Gives a trial that did not end to the next worker."""
         deaths += trial.user_attrs.get("deaths", 0)
-        try:
-            self._study.tell(trial.number, state=self._states.FAIL)
-        except (ValueError, self._optuna.exceptions.UpdateFinishedTrialError):  # another worker was quicker
-            return
-        if deaths < DEATHS:
+        if self._tell(trial, state=self._states.FAIL) and deaths < DEATHS:
             self._study.enqueue_trial(trial.params, user_attrs={"run": _run_of(trial), "deaths": deaths})
+
+    def _tell(self, trial, value: float | int | None = None, **how) -> bool:
+        """Ends a trial; whether no other worker did before."""
+        try:
+            self._study.tell(trial.number, value, **how)
+        except (ValueError, self._optuna.exceptions.UpdateFinishedTrialError):
+            logging.warning("trial %d went to another worker, which took this one for dead", _run_of(trial))
+            return False
+        return True
 
     def _alive(self, trial) -> pathlib.Path:
         return self._workdir / "alive" / str(trial.number)

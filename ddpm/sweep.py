@@ -8,6 +8,7 @@ import pathlib
 import uuid
 from collections.abc import Iterable, Iterator
 
+import jax
 from ml_collections import ConfigDict
 
 from ddpm.errors import InputError
@@ -17,6 +18,7 @@ from ddpm.train import train
 from ddpm.training import checkpoint, metrics
 
 FILE, SEARCH_FILE = "sweep.json", "optuna.log"
+FAILURES = (InputError, jax.errors.JaxRuntimeError)  # of one run: a loss that is not finite, too little memory
 
 
 def folders(workdir: pathlib.Path, runs: list[Settings]) -> list[pathlib.Path]:
@@ -38,7 +40,8 @@ def run(
     Raises:
       InputError: no such run, a workdir of something else, or a mistake in a run; of several, after all were tried.
     """
-    check_index(index, runs)
+    if index is not None and index >= len(runs):
+        raise InputError(f"--index {index} is not in 0..{len(runs) - 1}: the sweep has {len(runs)} runs, see --list.")
     check_workdir(workdir, runs)
     _keep(workdir, runs)
     places, mistakes = folders(workdir, runs), {}
@@ -50,7 +53,7 @@ def run(
         print(f"run {number} of 0..{len(runs) - 1}: {said(runs[number])}", flush=True)
         try:
             code = train(own, place, accept_changes=accept_changes)
-        except InputError as error:  # such as a rate at which the loss is not finite: no reason to lose the others
+        except FAILURES as error:
             if index is not None:
                 raise
             logging.warning("run %d: %s", number, error)
@@ -60,10 +63,9 @@ def run(
                 return code
         gc.collect()  # the devices' memory of what has ended
     if mistakes:
-        first = min(mistakes)
-        raise InputError(
-            f"{len(mistakes)} of {len(runs)} runs failed, the first of them run {first}: {mistakes[first]}"
-        )
+        first, error = next(iter(mistakes.items()))
+        told = str(error).splitlines()[0]
+        raise InputError(f"{len(mistakes)} of {len(runs)} runs failed, the first of them run {first}: {told}")
     return 0
 
 
@@ -102,17 +104,12 @@ def state(config: ConfigDict, workdir: pathlib.Path) -> str:
 
 def newest_figures(workdir: pathlib.Path) -> str:
     """The last loss of a run, and the figures of its newest evaluation."""
-    losses = [{"loss": row["loss"]} for row in metrics.read(workdir) if "loss" in row]
-    figures = [row["figures"] for row in records.read(workdir)]
-    return "  ".join(
-        f"{name} {value:.4g}" for found in (losses, figures) for name, value in (found or [{}])[-1].items()
-    )
-
-
-def check_index(index: int | None, runs: list[Settings]) -> None:
-    """Raises InputError for a number that no run has."""
-    if index is not None and index >= len(runs):
-        raise InputError(f"--index {index} is not in 0..{len(runs) - 1}: the sweep has {len(runs)} runs, see --list.")
+    found = {}
+    for row in metrics.read(workdir):
+        found |= {"loss": row["loss"]} if "loss" in row else {}
+    for row in records.read(workdir)[-1:]:
+        found |= row["figures"]
+    return "  ".join(f"{name} {value:.4g}" for name, value in found.items())
 
 
 def check_workdir(workdir: pathlib.Path, runs: list[Settings]) -> None:

@@ -1,4 +1,4 @@
-"""Learning rates and EMA decays of a smaller digits run: six runs by `sweep`, or as many as `--search` chooses in `space`.
+"""Learning rates and predictions of a smaller, shorter digits run: six runs by `sweep`, or as many as `--search` chooses in `space`.
 
 Paper:    as experiments/digits.py
 Command:  python -m ddpm.main --config experiments/sweep_digits.py --workdir runs/rates
@@ -15,19 +15,19 @@ from experiments import digits
 def get_config() -> ConfigDict:
     """The experiment."""
     config = digits.get_config()
-    config.model.unet.update(channels=16)
-    config.training.update(num_steps=400, log_every=50, sample_every=400, evaluate_every=100, save_every=100)
+    config.model.unet.channels = 16
+    config.training.update(num_steps=300, sample_every=300, evaluate_every=50, save_every=100)
     return config
 
 
 def sweep(add):
     """Its runs, by number."""
     for rate in (5e-4, 2e-3, 8e-3):
-        for decay in (0.99, 0.995):
-            add({"optimizer.learning_rate": rate, "ema.decay": decay})
+        for prediction in ("eps", "v"):
+            add({"optimizer.learning_rate": rate, "prediction.name": prediction})
 
 
 def space(trial):
     """What a search chooses from."""
     trial.suggest_float("optimizer.learning_rate", 1e-4, 3e-2, log=True)
-    trial.suggest_float("ema.decay", 0.98, 0.999)
+    trial.suggest_categorical("prediction.name", ["eps", "v"])

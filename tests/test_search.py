@@ -179,6 +179,13 @@ def test_a_worker_that_was_taken_for_dead_lets_go(tiny, tmp_path, trained, monke
     assert states(tmp_path) == ["FAIL", "COMPLETE"] and [run for run, *_ in trained] == [0, 0]
 
 
+def test_a_training_without_the_figure_ends_the_search(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "train", lambda config, workdir, **options: 0)
+    with pytest.raises(InputError, match=r"the training in .*/0000-learning_rate_.* has left no loss to search by\.$"):
+        work(tiny, tmp_path, 1)
+    assert states(tmp_path) == ["FAIL"]
+
+
 def test_two_workers_that_ask_at_once_begin_no_more_than_there_are_to_be(tiny, tmp_path, trained):
     one, other = (Search(tiny, tmp_path, "loss") for _ in range(2))
     one._next(1)
