@@ -279,6 +279,18 @@ MISTAKES = {
         ["--workdir=RUN", "--mode=eval", "--out=x.npz"],
         "--out does nothing in --mode eval, only in --mode sample or --mode eval --images or --mode report or --mode export.",
     ),
+    "a sweep over nothing": (
+        [*TINY, "--workdir=W", "--sweep=sed=1"],
+        "unknown configuration key 'sed'. Did you mean 'seed'?",
+    ),
+    "a sweep of samples": (
+        ["--workdir=RUN", "--mode=sample", "--sweep=seed=1"],
+        "--sweep does nothing in --mode sample, only in --mode train.",
+    ),
+    "a run of a sweep that is none": (
+        [*TINY, "--workdir=W", "--index=0"],
+        "--index needs --sweep, or a function sweep(add) in experiments/digits.py.",
+    ),
     "images against nothing": (
         ["--mode=eval", "--images=E"],
         "--images needs --config, whose data are the real images",
