@@ -155,7 +155,7 @@ MISTAKES = {
     "no experiment": (["--workdir=W"], "--mode train needs --config, such as --config experiments/digits.py."),
     "no such experiment": (
         ["--config=experiments/digts.py", "--workdir=W"],
-        "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? Known: experiments/",
+        "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? ",
     ),
     "a misspelt key in an experiment": (
         ["--config=X/misspelt.py", "--workdir=W"],
