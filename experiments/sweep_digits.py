@@ -2,9 +2,10 @@
 
 Paper:    as experiments/digits.py
 Command:  python -m ddpm.main --config experiments/sweep_digits.py --workdir runs/rates
-          python -m ddpm.main --config experiments/sweep_digits.py --workdir runs/search --search fid --trials 12
+          python -m ddpm.main --config experiments/sweep_digits.py --workdir runs/search --search fid --trials 8
 Data:     comes with scikit-learn
-Hardware: two CPU cores
+Hardware: two CPU cores, a minute or two a run
+Expected: Frechet distance by pixels of v less than of eps at each rate; 0.265 of run 5 (500 samples against 1,000)
 """
 
 from ml_collections import ConfigDict
