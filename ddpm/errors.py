@@ -1,6 +1,7 @@
 """The one exception for a user's mistake, and the sentence for an unknown name."""
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -20,6 +21,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         near = f" Near to it: {', '.join(nearest)};" if nearest else ""
         return InputError(f"unknown {kind} {name!r}.{hint}{near} {len(known)} are known.")
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def in_file(file: str, error: Exception) -> InputError:
+    """The error for what a user's file raised: the line, and what was said."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    line = lines[-1] if lines else getattr(error, "lineno", "?")
+    return InputError(f"{file}, line {line}: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def check_at_least(low: int, **values: float | int) -> None:

@@ -6,7 +6,6 @@ import re
 import runpy
 import signal
 import sys
-import traceback
 
 import jax
 from absl import app, flags
@@ -15,8 +14,8 @@ from ml_collections import config_flags
 from ddpm import config as configs
 from ddpm import distribution, exports, imports, modes, sharding
 from ddpm.cache import cache_directory
-from ddpm.errors import InputError, unknown_name
-from ddpm.train import train
+from ddpm.errors import InputError, in_file, unknown_name
+from ddpm.train_many import train_many
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
@@ -77,6 +76,22 @@ EXPECTED = flags.DEFINE_integer(
     "expect_processes", None, "Fail at once unless so many processes were started together.", lower_bound=1
 )
 ACCEPT_CHANGES = flags.DEFINE_bool("accept_changes", False, "Go on with a run whose configuration changed.")
+SWEEP = flags.DEFINE_string(
+    "sweep",
+    None,
+    "Runs to train instead of one: 'optimizer.learning_rate=1e-4,2e-4 seed=0..2'; those of the experiment's sweep(add) if "
+    "not given.",
+)
+INDEX = flags.DEFINE_integer(
+    "index", None, "The number of the one run of a sweep to train; all in turn if not given.", 0
+)
+LIST = flags.DEFINE_bool("list", False, "Print the runs of a sweep or a search, and train none.")
+SEARCH = flags.DEFINE_string(
+    "search",
+    None,
+    "Metric that runs are chosen by, from the experiment's space(trial): loss, or of evaluation.metrics.",
+)
+TRIALS = flags.DEFINE_integer("trials", None, "Runs of a search, over all workers; 20 if not given.", lower_bound=1)
 DRAWING = (
     "seed",
     "sampler",
@@ -91,7 +106,7 @@ DRAWING = (
 )
 EVAL = ("workdir", "metrics", "num", "reference", "features", "inception")
 TAKES = {
-    "train": ("workdir", "accept_changes"),
+    "train": ("workdir", "accept_changes", "sweep", "index", "list", "search", "trials"),
     "sample": ("workdir", "step", "accept_changes", "num", "out", *DRAWING),
     "eval": (*EVAL, "step", "accept_changes", *DRAWING),
     "eval --images": (*EVAL, "images", "out"),
@@ -143,19 +158,29 @@ def _run(more: list[str]) -> int:
         return modes.prepare(config)
     if mode == "encode":
         return modes.encode(config)
+    workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
+    if mode == "train":
+        return train_many(
+            config,
+            config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0],
+            workdir,
+            text=SWEEP.value,
+            index=INDEX.value,
+            listing=LIST.value,
+            metric=SEARCH.value,
+            trials=TRIALS.value,
+            accept_changes=ACCEPT_CHANGES.value,
+        )
     if mode == "eval" and IMAGES.value:
         if config is None:
             raise InputError(
                 "--images needs --config, whose data are the real images and whose evaluation says how to compare."
             )
         config.update_from_flattened_dict(_changes())
-        workdir, out = (pathlib.Path(flag.value) if flag.value else None for flag in (WORKDIR, OUT))
+        out = pathlib.Path(OUT.value) if OUT.value else None
         return modes.evaluate_images(config, IMAGES.value, num=NUM.value, workdir=workdir, out=out)
-    if WORKDIR.value is None:
+    if workdir is None:
         raise InputError(f"--mode {mode} needs --workdir, such as --workdir runs/digits.")
-    workdir = pathlib.Path(WORKDIR.value)
-    if mode == "train":
-        return train(config, workdir, accept_changes=ACCEPT_CHANGES.value)
     if mode == "import":
         if not FROM.value:
             raise InputError("--mode import needs --from, a folder of diffusers or a .pt file.")
@@ -244,9 +269,7 @@ def _check_experiment(argv: list[str]) -> None:
         try:
             config = runpy.run_path(file)["get_config"](*([argument] if argument else []))
         except Exception as error:  # whatever the user's file raises
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-            line = lines[-1] if lines else getattr(error, "lineno", "?")
-            raise InputError(f"{file}, line {line}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise in_file(file, error) from error
         known = configs.flat(config.to_dict())
         for key in (match[1] for match in (re.match(r"--?(?:no)?config\.([^=]+)", a) for a in argv) if match):
             if key not in known:

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
@@ -22,8 +23,19 @@ from ddpm.training.state import State
 from ddpm.training.wandb_writer import WandbWriter
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) -> int:
-    """Trains an experiment, or goes on with it from its newest intact checkpoint; returns the exit code."""
+def train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    accept_changes: bool,
+    watch: Callable[[int, dict], None] = lambda step, figures: None,
+) -> int:
+    """Trains an experiment, or goes on with it from its newest intact checkpoint; returns the exit code.
+
+    Args:
+      accept_changes: go on with a run whose configuration changed.
+      watch: told the figures of a step once they are written; what it raises ends the run.
+    """
     plan, mesh = build.plan(config), sharding.training_mesh(config.mesh.fsdp, config.mesh.tensor)
     sharding.check_divisible("training.batch_size", config.training.batch_size, mesh)
     images = datasets.training_set(config)
@@ -89,6 +101,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                 if figures:
                     evaluations.append(time.monotonic() - began)
                 writer.chart(step, {f"evaluation/{name}": value for name, value in figures.items()})
+                watch(step, figures)
             sharding.wait_for_all(f"figures of step {step}")
 
         began = time.monotonic()
@@ -99,6 +112,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, *, accept_changes: bool) ->
                     bar(step, figures)
                     if figures:
                         writer.scalars(step, figures)
+                        watch(step, figures)
 
             step, state = loop.train(
                 state,

@@ -14,7 +14,7 @@ FLOORS = [
     ("training",),
     ("interop",),
     ("evaluation", "text"),
-    ("config",),
+    ("config", "settings"),
     ("objective", "conditioning", "reconstruction"),
     ("trained", "trained_autoencoder"),
     ("autoencoders", "latent_space"),
@@ -28,6 +28,7 @@ FLOORS = [
     ("imports", "exports"),
     ("__init__",),
     ("modes", "train_diffusion", "train_autoencoder", "train"),
+    ("sweep", "search", "train_many"),
     ("main",),
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
@@ -104,6 +105,10 @@ def test_diffusion_is_pure_and_flax_lives_in_models():
             "train_diffusion",
             "train_autoencoder",
             "train",
+            "settings",
+            "sweep",
+            "search",
+            "train_many",
             "main",
         ):
             assert not any(name.startswith("ml_collections") for name in names), path
@@ -119,7 +124,7 @@ def test_import_module_is_in_names_alone():
 
 
 def test_slow_imports_wait_until_they_are_needed():
-    slow = ("tensorflow", "sklearn", "grain", "matplotlib", "diffrax", "tokenizers", "safetensors")
+    slow = ("tensorflow", "sklearn", "grain", "matplotlib", "diffrax", "tokenizers", "safetensors", "optuna")
     for path in FILES:
         assert not [name for name in imports(path, inner=False) if name.startswith(slow)], path
 

@@ -211,8 +211,10 @@ def test_vq_brings_latents_and_codes_together_by_its_beta(beta):
     z = apply(model, params, "encode", images())
     nearest, _ = rounded(z, params["codebook"])
     distance = jnp.mean((z - nearest) ** 2, axis=(1, 2, 3))
-    np.testing.assert_allclose(apply(model, params, "code", images(), keys(2)).loss, (1 + beta) * distance, rtol=1e-5)
-    slope = jax.grad(lambda params: apply(model, params, "code", images(), keys(2)).loss.sum())(params)
+    np.testing.assert_allclose(
+        apply(model, params, "code", images(), keys(2)).penalty, (1 + beta) * distance, rtol=1e-5
+    )
+    slope = jax.grad(lambda params: apply(model, params, "code", images(), keys(2)).penalty.sum())(params)
     assert jnp.abs(slope["codebook"]).max() > 0
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope["encoder"]))
     assert (largest > 0) == (beta > 0)  # the encoder keeps to its codes for beta alone

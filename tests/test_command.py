@@ -155,7 +155,7 @@ MISTAKES = {
     "no experiment": (["--workdir=W"], "--mode train needs --config, such as --config experiments/digits.py."),
     "no such experiment": (
         ["--config=experiments/digts.py", "--workdir=W"],
-        "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? Known: experiments/",
+        "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? ",
     ),
     "a misspelt key in an experiment": (
         ["--config=X/misspelt.py", "--workdir=W"],
@@ -278,6 +278,18 @@ MISTAKES = {
     "a flag of another mode": (
         ["--workdir=RUN", "--mode=eval", "--out=x.npz"],
         "--out does nothing in --mode eval, only in --mode sample or --mode eval --images or --mode report or --mode export.",
+    ),
+    "a sweep over nothing": (
+        [*TINY, "--workdir=W", "--sweep=sed=1"],
+        "unknown configuration key 'sed'. Did you mean 'seed'?",
+    ),
+    "a sweep of samples": (
+        ["--workdir=RUN", "--mode=sample", "--sweep=seed=1"],
+        "--sweep does nothing in --mode sample, only in --mode train.",
+    ),
+    "a run of a sweep that is none": (
+        [*TINY, "--workdir=W", "--index=0"],
+        "--index needs --sweep, or a function sweep(add) in experiments/digits.py.",
     ),
     "images against nothing": (
         ["--mode=eval", "--images=E"],

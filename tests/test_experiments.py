@@ -52,6 +52,7 @@ SHAPES = {
     "latent_imagenet256": (64, 64, 3),
     "dit_imagenet256": (32, 32, 4),
     "digits": (8, 8, 1),
+    "sweep_digits": (8, 8, 1),
     "digits_classes": (8, 8, 1),
     "digits_classifier": (8, 8, 1),
     "fashion_classes": (28, 28, 1),

@@ -123,6 +123,12 @@ def best_step(workdir: pathlib.Path, figure: str, among: Collection[int] | None 
     return min((step for step in scores if scores[step] == value), default=None)
 
 
+def while_training(workdir: pathlib.Path, figure: str) -> dict[int, float]:
+    """A figure by step, of the evaluations of a run's training."""
+    made = {_generated(row)["step"]: row["figures"] for row in read(workdir) if _of_training(row)}
+    return {step: made[step][figure] for step in sorted(made) if figure in made[step]}
+
+
 def _write(workdir: pathlib.Path, rows: list[dict]) -> None:
     part = workdir / f".{FILE}"
     part.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -62,15 +62,16 @@ class Collected:
 
 
 def collect(workdirs: list[pathlib.Path]) -> list[Collected]:
-    """Reads runs; of several, those with nothing to show are passed over with a warning.
+    """Reads runs, those of a sweep or search by its workdir; of several, those with nothing to show are passed over with a
+    warning.
 
     Raises:
       InputError: a directory that is not there, or nothing to show in any.
     """
-    found = {pathlib.Path(os.path.abspath(path)): path for path in workdirs}
-    for path in found.values():
+    for path in workdirs:
         if not path.exists():
             raise InputError(f"no directory {path}: give the --workdir of a run.")
+    found = {pathlib.Path(os.path.abspath(path)): path for given in workdirs for path in _runs_in(given)}
     names = short_names(list(found))
     runs = [_read(path, names[absolute], max(1, GRIDS // len(found))) for absolute, path in found.items()]
     kept = [run for run in runs if run.metrics or run.record or run.evaluations or run.grids or run.pictures]
@@ -108,6 +109,13 @@ def short_names(paths: list[pathlib.Path]) -> dict[pathlib.Path, str]:
     """Names of directories: the end of each path, from where they begin to differ."""
     common = pathlib.Path(os.path.commonpath([path.parent for path in paths]))
     return {path: str(path.relative_to(common)) for path in paths}
+
+
+def _runs_in(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """The directories of runs in one that is none itself; else the directory."""
+    inner = [path.parent for file in ("checkpoints", "metrics.jsonl") for path in workdir.glob(f"*/{file}")]
+    is_run = any((workdir / file).exists() for file in ("checkpoints", "metrics.jsonl", records.FILE))
+    return sorted(set(inner)) if inner and not is_run else [workdir]
 
 
 def _read(workdir: pathlib.Path, name: str, max_grids: int) -> Collected:

@@ -10,7 +10,6 @@ import logging
 import pathlib
 import platform
 import shutil
-import sys
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -22,28 +21,10 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm import sharding
 from ddpm.errors import InputError, check_at_least
+from ddpm.training import quiet_orbax  # noqa: F401
 from ddpm.training.state import State
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-# Orbax reports a failure by hundreds of lines from its threads; what failed is raised and told in one line here.
-def _is_ours(log: logging.LogRecord) -> bool:
-    text = log.pathname + log.getMessage()
-    return log.levelno < logging.WARNING or not any(name in text for name in ("orbax", "tensorstore", "OCDBT"))
-
-
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_is_ours)
-
-
-def _without_orphans(unraisable, before=sys.unraisablehook):
-    # Of a read or write that failed: the others that were under way find its event loop gone.
-    if str(unraisable.exc_value) != "Event loop is closed":
-        before(unraisable)
-
-
-sys.unraisablehook = _without_orphans
 
 
 class Broken(Exception):
