@@ -123,5 +123,5 @@ def _server():
     server = subprocess.Popen(
         command, cwd=REPO, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    atexit.register(server.kill)
+    atexit.register(server.communicate)  # whose end of input is the server's end
     return server

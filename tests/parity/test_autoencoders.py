@@ -175,5 +175,5 @@ def test_what_is_no_autoencoder_is_told(tmp_path):
     with says("cannot be read .* Copy it again."):
         autoencoder_kl.read(tmp_path)
     weights.unlink()
-    with says("it holds no diffusion_pytorch_model.safetensors."):
+    with says("holds no diffusion_pytorch_model.safetensors: copy"):
         autoencoder_kl.read(tmp_path)
