@@ -158,6 +158,10 @@ def _run(more: list[str]) -> int:
         return modes.prepare(config)
     if mode == "encode":
         return modes.encode(config)
+    if "://" in (WORKDIR.value or ""):
+        raise InputError(
+            f"--workdir {WORKDIR.value} is an address: give a directory, such as one where the bucket is mounted."
+        )
     workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
     if mode == "train":
         return train_many(

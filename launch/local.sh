@@ -31,7 +31,7 @@ each=$((${#gpus[@]} > jobs ? ${#gpus[@]} / jobs : 1))
 
 list=$("$PYTHON" -m ddpm.main "${run[@]}" --list) # a mistake ends the script here, in the command's own words
 total=$(wc -l <<<"$list")
-logs=${workdir#*://} # of a gs:// workdir too they stay on this machine
+logs=$workdir
 mkdir -p "$logs"
 
 set -m # each run is a process group of its own: Ctrl-C comes to this script alone, which passes on a SIGTERM

@@ -16,7 +16,7 @@ from conftest import REPO
 LAUNCH = REPO / "launch"
 SCRIPTS = sorted(path for path in LAUNCH.rglob("*") if path.suffix in (".sh", ".sbatch"))
 README = (LAUNCH / "README.md").read_text()
-RUN = ("--config", "experiments/digits.py", "--workdir", "gs://bucket/a run")
+RUN = ("--config", "experiments/digits.py", "--workdir", "/mnt/runs/a run")
 
 
 def stand_in(path, text):

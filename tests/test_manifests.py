@@ -13,7 +13,7 @@ from kubeflow_trainer_api import models
 
 MANIFESTS = sorted((REPO / "launch" / "k8s").glob("*.yaml"))
 README = (REPO / "launch" / "README.md").read_text()
-SWEEP = '--sweep "seed=0..2 optimizer.learning_rate=1e-4,2e-4" --config a.py --workdir gs://b/c'
+SWEEP = '--sweep "seed=0..2 optimizer.learning_rate=1e-4,2e-4" --config a.py --workdir /mnt/runs/c'
 CHOSEN = dict(NAME="run1", IMAGE="registry/ddpm", NODES="2", RUNS="6", AT_ONCE="3", ARGS=SWEEP)
 
 

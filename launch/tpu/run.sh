@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# launch/tpu/run.sh NAME --config FILE --workdir gs://BUCKET/DIR [flags of ddpm.main]
+# launch/tpu/run.sh NAME --config FILE --workdir /mnt/runs/DIR [flags of ddpm.main]
 # Copies the last commit to all workers, installs it, and starts the run there; a run that goes on saves first. The run outlives
 # this command: each worker writes train.log, and at the end its exit code to train.exit.
 set -euo pipefail
 
 if (($# < 2)); then
-  echo "usage: launch/tpu/run.sh NAME --config FILE --workdir gs://BUCKET/DIR [flags of ddpm.main]" >&2
+  echo "usage: launch/tpu/run.sh NAME --config FILE --workdir /mnt/runs/DIR [flags of ddpm.main]" >&2
   exit 2
 fi
 name=$1 && shift
