@@ -98,6 +98,10 @@ class Steps:
         """Bytes on each device that the first program takes besides the state and what it is given."""
         return self._program(self._first).result().memory_analysis().temp_size_in_bytes
 
+    def text(self) -> str:
+        """The first program as XLA compiled it."""
+        return self._program(self._first).result().as_text()
+
     def _program(self, batches):
         if batches not in self._programs:
             self._programs[batches] = self._compiler.submit(self._lower(batches).compile)
