@@ -9,19 +9,13 @@ Expected: FID 31.1 at step 4,460 (1.14 M images; 50,000 samples in 35 evaluation
 
 from ml_collections import ConfigDict
 
-from experiments import base
+from experiments import flow_cifar
 
 
 def get_config() -> ConfigDict:
     """The experiment."""
-    config = base.get_config()
-    config.data.update(name="tfds", flip=True)
-    config.data.tfds.dataset = "cifar10"
-    config.process.name = "RectifiedFlow"
-    config.prediction.name = "velocity"
-    config.weight.name = "output"
+    config = flow_cifar.get_config()
     config.timesteps.update(name="logit_normal", stratified=True)
-    config.timesteps.logit_normal.update(mean=0.0, std=1.0)
     config.model.unet.update(dropout=0.0, dtype="bfloat16")
     config.optimizer.update(learning_rate=6e-4, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)

@@ -31,8 +31,7 @@ each=$((${#gpus[@]} > jobs ? ${#gpus[@]} / jobs : 1))
 
 list=$("$PYTHON" -m ddpm.main "${run[@]}" --list) # a mistake ends the script here, in the command's own words
 total=$(wc -l <<<"$list")
-logs=$workdir
-mkdir -p "$logs"
+mkdir -p "$workdir"
 
 set -m # each run is a process group of its own: Ctrl-C comes to this script alone, which passes on a SIGTERM
 slots=$(mktemp -u) && mkfifo "$slots" && exec 3<>"$slots" && rm "$slots"
@@ -45,8 +44,8 @@ one() { # INDEX SLOT
     for ((k = 0; k < each; k++)); do mine+=("${gpus[($2 * each + k) % ${#gpus[@]}]}"); done
     CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${mine[*]}") && export CUDA_VISIBLE_DEVICES
   fi
-  "$PYTHON" -m ddpm.main "${run[@]}" --index "$1" >>"$logs/$1.log" 2>&1 </dev/null || code=$?
-  echo "run $1: exit $code, $logs/$1.log"
+  "$PYTHON" -m ddpm.main "${run[@]}" --index "$1" >>"$workdir/$1.log" 2>&1 </dev/null || code=$?
+  echo "run $1: exit $code, $workdir/$1.log"
   echo "$2" >&3
   return "$code"
 }

@@ -111,7 +111,8 @@ def run(*arguments, **options):
         return process.returncode, out, err
     server = _server()
     with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        call = dict(arguments=[*map(str, arguments)], environment=dict(os.environ), out=out.name, err=err.name)
+        environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+        call = dict(arguments=[*map(str, arguments)], environment=environment, out=out.name, err=err.name)
         print(json.dumps(call), file=server.stdin, flush=True)
         return int(server.stdout.readline()), out.read(), err.read()
 

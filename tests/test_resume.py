@@ -55,13 +55,13 @@ IMPORTANCE = (  # times whose distribution is known, and drawn from, after a few
 def test_three_kills_change_no_bit(tmp_path, options):
     arguments = [*TINY, *options, "--config.model.unet.dropout=0.1", "--config.data.flip=True"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    code, _, err = run(*arguments, f"--workdir={whole}", devices=1)  # started, as those that are killed are: not forked
+    code, _, err = run(*arguments, f"--workdir={whole}")
     assert code == 0, err
     chance = random.Random(0)
     for beyond in (0, 15, 30):
         killed(start(*arguments, f"--workdir={broken}"), broken, signal.SIGKILL, beyond, chance.uniform(0, 0.1))
         assert max(steps(broken)) < 60, "the run ended before it was killed; the test shows nothing"
-    code, out, err = run(*arguments, f"--workdir={broken}", devices=1)
+    code, out, err = run(*arguments, f"--workdir={broken}")
     assert code == 0 and "resumed at step" in out, err
 
     a, b = state(whole, 60), state(broken, 60)
