@@ -64,9 +64,10 @@ def settings(config: dict[str, Any], source: pathlib.Path) -> dict[str, Any]:
     if name not in BETAS:
         raise InputError(f"{source}: {unknown_name('scheduler', str(name), BETAS)} {REMEDY}")
     schedule = config.get("beta_schedule", "linear")
-    clips = config.get("clip_sample", name in CLIPPING)
+    thresholds = config.get("thresholding", False)  # and then asks nothing of clip_sample
+    clips = not thresholds and config.get("clip_sample", name in CLIPPING)
     wrong = {key: config[key] for key in ("trained_betas", "use_flow_sigmas") if config.get(key)}
-    if config.get("thresholding") and config.get("sample_max_value", 1) < FAR:
+    if thresholds and config.get("sample_max_value", 1) < FAR:
         wrong["thresholding"] = True  # with a bound that ours has not
     if clips and config.get("clip_sample_range", 1) != 1:
         wrong["clip_sample_range"] = config["clip_sample_range"]
@@ -88,8 +89,8 @@ def settings(config: dict[str, Any], source: pathlib.Path) -> dict[str, Any]:
         "prediction.name": PREDICTIONS[config.get("prediction_type", "epsilon")],
         "sampler.name": "ancestral" if name == "DDPMScheduler" else "ddim",
         "sampler.num_steps": T if name == "DDPMScheduler" else min(T, 50),
-        "sampler.clip": clips,
-        "sampler.percentile": config.get("dynamic_thresholding_ratio", 0.995) if config.get("thresholding") else 0.0,
+        "sampler.clip": clips or thresholds,
+        "sampler.percentile": config.get("dynamic_thresholding_ratio", 0.995) if thresholds else 0.0,
         "grid.name": config.get("timestep_spacing", "leading" if name in LEADING else "linspace"),
         "sampler.ancestral.variance": VARIANCES[config.get("variance_type") or "fixed_small"],
     }
