@@ -21,6 +21,7 @@ from ddpm.training import checkpoint, interrupt, loop, memory, metrics
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State
 from ddpm.training.wandb_writer import WandbWriter
+from ddpm.training.watchdog import Watchdog
 
 
 def train(
@@ -59,6 +60,7 @@ def train(
     evaluations = []  # seconds that each took
 
     with contextlib.ExitStack() as closing:
+        watchdog = closing.enter_context(Watchdog(config.training.hang_after).watching())
         interrupted = closing.enter_context(interrupt.interruptible())
 
         def heed(done: int) -> None:
@@ -108,6 +110,7 @@ def train(
         with ProgressBar(first, plan.num_steps) if writes else contextlib.nullcontext() as bar:
 
             def log(step: int, figures: dict) -> None:
+                watchdog.waits(None)
                 if writes:
                     bar(step, figures)
                     if figures:
@@ -117,7 +120,7 @@ def train(
             step, state = loop.train(
                 state,
                 steps,
-                task.feed.start(int(state.batch)),
+                watchdog.over(task.feed.start(int(state.batch))),
                 plan,
                 steps_per_dispatch=steps_per_dispatch,
                 save=lambda step, state: checkpoints.save(step, state, record),

@@ -207,6 +207,7 @@ def get_config() -> ConfigDict:
                 keep_every=0,  # keep also multiples of this; 0 for none
                 wandb="",  # project of Weights & Biases that figures go to as well; '' for none
                 max_skipped=20,  # batches in a row without a finite loss before the run stops
+                hang_after=600,  # seconds of waiting for a batch or a step before the process ends; 0 for never
             ),
             sampler=dict(
                 name="ancestral",  # a file of ddpm/sampling, see the table in the README

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import errno
 import gc
 import json
@@ -222,7 +223,7 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(small_disk: pathlib
         checkpoints.finish()
     kept = max(checkpoint.steps_in(small_disk / "checkpoints"))
     assert str(caught.value) == (
-        f"the disk of {small_disk}/checkpoints is full: the newest checkpoint could not be written; checkpoint {kept} is kept. "
+        f"the newest checkpoint could not be written to {small_disk}/checkpoints (the disk is full); checkpoint {kept} is kept. "
         "Free some space and run the same command: it goes on from there."
     )
     assert kept >= 1 and checkpoint.read_ema_params(small_disk / "checkpoints", kept)
@@ -241,4 +242,35 @@ def test_a_write_that_fails_while_a_run_ends_for_another_reason_is_told_of_and_h
     with pytest.raises(InputError, match="^the loss$"), contextlib.ExitStack() as closing:
         closing.callback(checkpoints.close)
         raise InputError("the loss")
-    assert "is full: the newest checkpoint could not be written; there is no earlier one" in caplog.text
+    assert "/checkpoints (the disk is full); there is no earlier one. Free some space and run" in caplog.text
+
+
+def test_a_store_that_throws_is_named_with_what_is_kept(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=2, keep_every=0)
+    checkpoints.save(1, state_of(1), {})
+    checkpoints.finish()
+
+    def fails(*_, **__):
+        raise RuntimeError("503 Service Unavailable\nand more")
+
+    monkeypatch.setattr(checkpoints._manager, "save", fails)
+    with pytest.raises(InputError) as caught:
+        checkpoints.save(2, state_of(2), {})
+    assert str(caught.value) == (
+        f"the newest checkpoint could not be written to {tmp_path}/checkpoints (RuntimeError: 503 Service Unavailable); "
+        "checkpoint 1 is kept. Mend that and run the same command: it goes on from there."
+    )
+
+
+@pytest.mark.parametrize("part", ["params", "ema_params"])
+def test_parameters_that_are_not_finite_are_never_written(tmp_path, part):
+    checkpoints = Checkpoints(tmp_path, keep=2, keep_every=0)
+    checkpoints.save(1, state_of(1), {})
+    good = state_of(2)
+    bad = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), getattr(good, part))
+    with pytest.raises(
+        InputError, match=rf"^at step 2 parameters are not finite here: {part}/.*; no checkpoint was wr"
+    ):
+        checkpoints.save(2, dataclasses.replace(good, **{part: bad}), {})
+    checkpoints.finish()
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == [1]

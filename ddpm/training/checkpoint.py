@@ -11,7 +11,7 @@ import pathlib
 import platform
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from ddpm import sharding
 from ddpm.errors import InputError, check_at_least
 from ddpm.training import quiet_orbax  # noqa: F401
 from ddpm.training.state import State
+from ddpm.training.store_errors import first_line, is_full, is_of_the_machine
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -63,11 +64,11 @@ class Checkpoints:
         Args:
           record: JSON of the run (config, data facts); versions and checksums are added.
         Raises:
-          InputError: this or the checkpoint before could not be written, as on a full disk.
+          InputError: this or the checkpoint before could not be written, as on a full disk, or there is no sense in it.
         """
         if step in self._manager.all_steps():
             return
-        record = record | {"step": step, "versions": versions(), "leaves": checksums(state)}
+        record = record | {"step": step, "versions": versions(), "leaves": self._finite_sums(step, state)}
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         try:
             self._manager.wait_until_finished()
@@ -94,7 +95,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # another one may be on its way, which this must not hide
-            logging.warning("%s", _first_line(self._write_error(error)))
+            logging.warning("%s", self._write_error(error))
         self._manager.close()
 
     def restore(self, abstract: State) -> tuple[int, State] | None:
@@ -127,18 +128,31 @@ class Checkpoints:
             raise InputError(f"none of the checkpoints {steps} in {self.directory} is intact; they were set aside.")
         return None
 
-    def _write_error(self, error: Exception) -> Exception:
-        text = " ".join(str(e) for e in _chain(error))
-        if not any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in _chain(error)) and (
-            "No space left" not in text and "RESOURCE_EXHAUSTED" not in text
-        ):
-            return error
-        intact = [step for step in steps_in(self.directory) if _is_written(self.directory, step)]
-        kept = f"checkpoint {max(intact)} is kept" if intact else "there is no earlier one"
+    def _finite_sums(self, step: int, state: State) -> dict[str, dict]:
+        # A step that is not finite is skipped, so only memory that went bad brings about parameters that are not.
+        sums, bad = {}, []
+        for path, array in _arrays(state):
+            sums[path] = _signature(array) | {"crc32": zlib.crc32(array.tobytes())}
+            if path.startswith(("params/", "ema_params/")) and not np.isfinite(array).all():
+                bad.append(path)
+        if not sharding.agreed(not bad):
+            where = f"here: {', '.join(bad[:3])}" if bad else "on another process"
+            raise InputError(
+                f"at step {step} parameters are not finite {where}; no checkpoint was written, {self._kept()}. Look at the "
+                "memory of the devices and run the same command: it goes on from there."
+            )
+        return sums
+
+    def _write_error(self, error: Exception) -> InputError:
+        reason, remedy = ("the disk is full", "Free some space") if is_full(error) else (first_line(error), "Mend that")
         return InputError(
-            f"the disk of {self.directory} is full: the newest checkpoint could not be written; {kept}. "
-            "Free some space and run the same command: it goes on from there."
+            f"the newest checkpoint could not be written to {self.directory} ({reason}); {self._kept()}. "
+            f"{remedy} and run the same command: it goes on from there."
         )
+
+    def _kept(self) -> str:
+        intact = [step for step in steps_in(self.directory) if _is_written(self.directory, step)]
+        return f"checkpoint {max(intact)} is kept" if intact else "there is no earlier one"
 
 
 @dataclasses.dataclass
@@ -195,7 +209,7 @@ def read_ema_params(directory: pathlib.Path, step: int) -> Any:
     try:
         tree = handler.metadata(directory / str(step) / "state").tree
     except Exception as error:
-        raise Broken(_first_line(error)) from error
+        raise Broken(first_line(error)) from error
     item = {"ema_params": tree["ema_params"]}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
     args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
@@ -206,10 +220,7 @@ def read_ema_params(directory: pathlib.Path, step: int) -> Any:
 
 def checksums(tree: Any) -> dict[str, dict]:
     """CRC-32, shape and dtype of each leaf, by its path such as 'params/conv_in/kernel'."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        _path(path): _signature(leaf) | {"crc32": zlib.crc32(sharding.to_host(leaf).tobytes())} for path, leaf in leaves
-    }
+    return {path: _signature(array) | {"crc32": zlib.crc32(array.tobytes())} for path, array in _arrays(tree)}
 
 
 def versions() -> dict[str, str]:
@@ -221,18 +232,15 @@ def _read(directory, step, item, handler, args):
     try:
         return handler.restore(directory / str(step) / item, args=args)  # a Checkpointer would wait for all processes
     except Exception as error:
-        if any(_is_of_the_machine(e) for e in _chain(error)):
+        if is_of_the_machine(error):
             raise
-        raise Broken(f"{item}: {_first_line(error)}") from error
+        raise Broken(f"{item}: {first_line(error)}") from error
 
 
-def _is_of_the_machine(error: BaseException) -> bool:
-    # No fault of the checkpoint, so no reason to set it aside.
-    return (
-        isinstance(error, (MemoryError, PermissionError))
-        or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE))
-        or "RESOURCE_EXHAUSTED" in str(error)
-    )
+def _arrays(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Each leaf on the host, one at a time, by its path."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield _path(path), np.asarray(sharding.to_host(leaf))
 
 
 def _path(path) -> str:
@@ -273,13 +281,3 @@ def _is_written(directory: pathlib.Path, step: int) -> bool:
         return bool(read_record(directory, step))
     except Broken:
         return False
-
-
-def _chain(error: BaseException | None):
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]

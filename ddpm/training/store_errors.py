@@ -1,0 +1,34 @@
+"""What Python, Orbax and TensorStore raise where checkpoints are written and read, told apart."""
+
+import errno
+from collections.abc import Iterator
+
+OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the disk has no space left."""
+    text = " ".join(str(e) for e in _chain(error))
+    no_space = any(isinstance(e, OSError) and e.errno == errno.ENOSPC for e in _chain(error))
+    return no_space or "No space left" in text or "RESOURCE_EXHAUSTED" in text
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether it is no fault of a checkpoint, so no reason to set it aside."""
+    return any(
+        isinstance(e, (MemoryError, PermissionError))
+        or (isinstance(e, OSError) and e.errno in OF_THE_MACHINE)
+        or "RESOURCE_EXHAUSTED" in str(e)
+        for e in _chain(error)
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
