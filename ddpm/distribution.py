@@ -53,25 +53,31 @@ def start(expected: int | None) -> bool:
 def leaving() -> Iterator[Callable[[int], int]]:
     """Gives a function that all processes end by, with their exit codes.
 
-    Those that did what was asked of them wait for each other; one that failed leaves at once, and the others miss its heartbeat.
+    Those that did what was asked of them wait for each other. One that failed leaves at once, whatever its threads still wait
+    for: Orbax's, after a write that failed, wait ten minutes. The other processes miss its heartbeat.
     """
 
     def leave(code):
+        if code not in (0, EXIT_CODE):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         if jax.distributed.is_initialized():
-            if code not in (0, EXIT_CODE):
-                sys.stderr.flush()
-                os._exit(code)
             sharding.wait_for_all("the end")
             jax.distributed.shutdown()
         return code
 
+    def hook(*error):
+        traceback.print_exception(*error)
+        leave(1)
+
     try:
         yield leave
-    except Exception:
-        if not jax.distributed.is_initialized():
-            raise
-        traceback.print_exc()
-        leave(1)
+    except Exception as error:
+        if jax.distributed.is_initialized():
+            hook(error)
+        sys.excepthook = hook  # when no debugger took it
+        raise
 
 
 def how_started(environment: Mapping[str, str]) -> dict | None:

@@ -20,6 +20,7 @@ from ddpm.evaluation import records
 from ddpm.training import checkpoint, interrupt, loop, memory, metrics
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State
+from ddpm.training.tensorboard_writer import TensorboardWriter
 from ddpm.training.wandb_writer import WandbWriter
 from ddpm.training.watchdog import Watchdog
 
@@ -80,11 +81,16 @@ def train(
             records.forget_after(workdir, first)
             project = config.training.wandb
             also = [WandbWriter(workdir, project, record["config"])] if project else []
-            writer = metrics.Metrics(workdir, first, also)
+            writer = metrics.Metrics(workdir, first, [TensorboardWriter(workdir / "tensorboard", first), *also])
             closing.callback(writer.close)
         _introduce(config, workdir, task.name, facts, abstract, mesh, first)
         needed = memory.needs(abstract, task.feed.given, steps.activations())
         print(f"memory {memory.check(needed, memory.available())}", flush=True)
+
+        def save(step: int, state: State) -> None:
+            watchdog.waits("a checkpoint to be written")
+            checkpoints.save(step, state, record)
+            watchdog.waits(None)
 
         def preview(step: int, state: State) -> None:
             for name, params in (("", state.ema_params), ("_raw", state.params)):
@@ -110,12 +116,13 @@ def train(
         with ProgressBar(first, plan.num_steps) if writes else contextlib.nullcontext() as bar:
 
             def log(step: int, figures: dict) -> None:
-                watchdog.waits(None)
+                watchdog.waits("the figures to be written")
                 if writes:
                     bar(step, figures)
                     if figures:
                         writer.scalars(step, figures)
                         watch(step, figures)
+                watchdog.waits(None)
 
             step, state = loop.train(
                 state,
@@ -123,14 +130,16 @@ def train(
                 watchdog.over(task.feed.start(int(state.batch))),
                 plan,
                 steps_per_dispatch=steps_per_dispatch,
-                save=lambda step, state: checkpoints.save(step, state, record),
+                save=save,
                 evaluate=evaluate,
                 preview=preview,
                 progress=log,
                 interrupted=interrupted,
             )
         took = time.monotonic() - began
+        watchdog.waits("the last checkpoint to be written")
         checkpoints.finish()
+        watchdog.waits(None)
         if interrupted():
             print(f"step {step} is saved in {workdir}; the same command goes on from there")
             return EXIT_CODE

@@ -46,17 +46,9 @@ def write_metrics(workdir, rows):
     from ddpm.training.metrics import Metrics
 
     writer = Metrics(workdir, 0)
-    writer._board = Silent()  # TensorBoard takes its time
     for row in rows:
         writer.scalars(row["step"], {key: value for key, value in row.items() if key != "step"})
     writer.close()
-
-
-class Silent:
-    """A TensorBoard that writes nothing."""
-
-    def __getattr__(self, name):
-        return lambda *args, **options: None
 
 
 def write_record(workdir, step, configuration, **more):

@@ -2,10 +2,12 @@ import contextlib
 import dataclasses
 import errno
 import gc
+import itertools
 import json
 import os
 import pathlib
 import subprocess
+import time
 import types
 
 import jax
@@ -274,3 +276,11 @@ def test_parameters_that_are_not_finite_are_never_written(tmp_path, part):
         checkpoints.save(2, dataclasses.replace(good, **{part: bad}), {})
     checkpoints.finish()
     assert checkpoint.steps_in(tmp_path / "checkpoints") == [1]
+
+
+def test_a_clock_that_jumps_ends_no_write(tmp_path, monkeypatch):
+    checkpoints, hours = Checkpoints(tmp_path, keep=2, keep_every=0), itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 3600.0 * next(hours))
+    checkpoints.save(1, state_of(1), {})
+    checkpoints.finish()
+    assert checkpoint.read_ema_params(tmp_path / "checkpoints", 1)

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import TINY, run, start
+from conftest import REPO, TINY, run, start
 
 pytestmark = pytest.mark.slow
 LONG = ("--config.training.sample_every=4", "--config.sampler.num_steps=1000", "--config.sampler.batch_size=8")
@@ -53,3 +53,20 @@ def test_a_truncated_checkpoint_is_told_of_in_one_line(tmp_path):
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert ran.stdout == "15\n" and "Traceback" not in ran.stderr, ran.stderr
         assert ran.stderr.count("\n") == 1 and "checkpoint 20 is broken" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("fails", "code", "said"),
+    [
+        ("leave(2)", 2, ""),
+        ("raise ValueError('what went wrong')", 1, "ValueError: what went wrong"),
+    ],
+)
+def test_a_command_that_failed_leaves_whatever_its_threads_wait_for(fails, code, said):
+    script = (
+        "import threading\nfrom ddpm import distribution\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        f"print('written')\nwith distribution.leaving() as leave:\n    {fails}\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (code, "written\n") and said in ran.stderr

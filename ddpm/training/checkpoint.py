@@ -21,7 +21,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm import sharding
 from ddpm.errors import InputError, check_at_least
-from ddpm.training import quiet_orbax  # noqa: F401
+from ddpm.training import quiet_orbax, steady_orbax  # noqa: F401
 from ddpm.training.state import State
 from ddpm.training.store_errors import first_line, is_full, is_of_the_machine
 

@@ -1,6 +1,5 @@
-"""Figures of training: averaged over a window of steps, then to metrics.jsonl and TensorBoard."""
+"""Figures of training: averaged over a window of steps, then to metrics.jsonl and other writers."""
 
-import functools
 import json
 import logging
 import pathlib
@@ -31,11 +30,11 @@ def _item_shape(name: str) -> tuple[int, ...]:
 
 
 class Metrics:
-    """Writes figures by step to workdir/metrics.jsonl, one JSON object a line, and to TensorBoard.
+    """Writes figures by step to workdir/metrics.jsonl, one JSON object a line, and to other writers.
 
     Args:
       step: the step the run goes on from; what an interrupted run wrote beyond it is dropped.
-      also: other writers of figures and pictures, such as a WandbWriter.
+      also: other writers of figures and pictures, such as a TensorboardWriter.
     """
 
     def __init__(self, workdir: pathlib.Path, step: int, also: Sequence = ()):
@@ -46,13 +45,6 @@ class Metrics:
         fresh.write_text(kept)
         fresh.replace(self.path)  # at no moment is there less than a whole file
         self._lines = self.path.open("a")
-        self._directory, self._purge_step = str(workdir / "tensorboard"), step + 1
-
-    @functools.cached_property
-    def _board(self):
-        from tensorboardX import SummaryWriter  # seconds where PyTorch is installed
-
-        return SummaryWriter(self._directory, purge_step=self._purge_step)
 
     def scalars(self, step: int, figures: dict[str, float | int]) -> None:
         """Writes the figures of a step."""
@@ -61,21 +53,18 @@ class Metrics:
         self.chart(step, figures)
 
     def chart(self, step: int, figures: dict[str, float | int]) -> None:
-        """Shows figures that are kept elsewhere, in TensorBoard and by the other writers alone."""
-        for name, value in figures.items():
-            self._board.add_scalar(name, value, step)
+        """Shows figures that are kept elsewhere, by the other writers alone."""
         for writer in self._also:
             writer.scalars(step, figures)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
-        """Shows uint8 pixels [height, width, channels] in TensorBoard."""
-        self._board.add_image(name, pixels, step, dataformats="HWC")
+        """Shows uint8 pixels [height, width, channels], by the other writers."""
         for writer in self._also:
             writer.image(step, name, pixels)
 
     def close(self) -> None:
         """Flushes and closes all; what a full disk does not take is warned of."""
-        for writer in (self._lines, self._board, *self._also):
+        for writer in (self._lines, *self._also):
             try:
                 writer.close()
             except OSError as error:  # another one may be on its way, which this must not hide

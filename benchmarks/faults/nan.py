@@ -1,0 +1,57 @@
+"""The command with a device that computes NaN, or whose memory does.
+
+python benchmarks/faults/nan.py '{"loss": [3, 7], "device": 1}' FLAGS: of the examples on device 1 (-1: on all) in steps 3 and 7.
+python benchmarks/faults/nan.py '{"parameters": 3, "device": 1}' FLAGS: in its copy of the parameters, from step 3 on.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app
+
+from ddpm import main
+from ddpm.training import loop, step
+
+
+def spoil(about: dict) -> None:
+    """Makes the command's training go wrong."""
+    steps, device = jnp.asarray([0, *about.get("loss", ())]), about.get("device", -1)
+    make, call, to_images, now = loop.Steps.__init__, loop.Steps.__call__, step.to_images, []
+
+    def init(self, train_step, *arguments):
+        def noted(state, batch, key):
+            now.append(state.batch + 1)
+            return train_step(state, batch, key)
+
+        make(self, noted, *arguments)
+
+    def images(pixels):
+        x_0 = to_images(pixels)
+        on = jnp.arange(len(x_0)) // (len(x_0) // jax.device_count())
+        bad = (steps == now[-1]).any() & ((on == device) | (device < 0))
+        return jnp.where(bad[:, None, None, None], jnp.nan, x_0)
+
+    def stepped(self, state, given, batches):
+        if int(state.batch) + 1 == about.get("parameters"):
+            state.params.update(jax.tree.map(lambda leaf: spoilt(leaf, device), state.params))
+        return call(self, state, given, batches)
+
+    loop.Steps.__init__, loop.Steps.__call__, step.to_images = init, stepped, images
+
+
+def spoilt(leaf: jax.Array, device: int) -> jax.Array:
+    """The same array with NaN on one device."""
+    shards = [
+        jax.device_put(np.full_like(shard.data, np.nan), shard.device) if n == device else shard.data
+        for n, shard in enumerate(leaf.addressable_shards)
+    ]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, shards)
+
+
+if __name__ == "__main__":
+    spoil(json.loads(sys.argv.pop(1)))
+    main._start_sooner()
+    app.run(main.main, flags_parser=main._parse_flags)
