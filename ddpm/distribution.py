@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 
@@ -16,6 +17,7 @@ from ddpm.errors import InputError
 
 TRIPLE = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
+THREADS_LEFT = 10
 HEARTBEAT = 30  # seconds without a sign of a process after which the others end
 
 
@@ -53,7 +55,8 @@ def start(expected: int | None) -> bool:
 def leaving() -> Iterator[Callable[[int], int]]:
     """Gives a function that all processes end by, with their exit codes.
 
-    Those that did what was asked of them wait for each other. One that failed leaves at once, whatever its threads still wait
+    Those that did what was asked of them wait for each other, and THREADS_LEFT seconds for their threads, of which one may
+    hang in a read of data that nobody needs. One that failed leaves at once, whatever its threads still wait
     for: Orbax's, after a write that failed, wait ten minutes. The other processes miss its heartbeat.
     """
 
@@ -65,17 +68,26 @@ def leaving() -> Iterator[Callable[[int], int]]:
         if jax.distributed.is_initialized():
             sharding.wait_for_all("the end")
             jax.distributed.shutdown()
+        late = threading.Timer(THREADS_LEFT, os._exit, (code,))
+        late.daemon = True
+        late.start()
         return code
 
     def hook(*error):
-        traceback.print_exception(*error)
+        traceback.print_exception(error[1])
+        if jax.distributed.is_initialized() and isinstance(error[1], jax.errors.JaxRuntimeError):
+            print(
+                f"error: process {jax.process_index()} of {jax.process_count()} ends, since another is gone or does not answer; "
+                "the same command goes on from the newest checkpoint.",
+                file=sys.stderr,
+            )
         leave(1)
 
     try:
         yield leave
     except Exception as error:
         if jax.distributed.is_initialized():
-            hook(error)
+            hook(type(error), error)
         sys.excepthook = hook  # when no debugger took it
         raise
 

@@ -58,13 +58,14 @@ def test_a_truncated_checkpoint_is_told_of_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("fails", "code", "said"),
     [
-        ("leave(2)", 2, ""),
+        ("sys.exit(leave(2))", 2, ""),
+        ("sys.exit(leave(75))", 75, ""),
         ("raise ValueError('what went wrong')", 1, "ValueError: what went wrong"),
     ],
 )
 def test_a_command_that_failed_leaves_whatever_its_threads_wait_for(fails, code, said):
     script = (
-        "import threading\nfrom ddpm import distribution\n"
+        "import sys, threading\nfrom ddpm import distribution\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
         f"print('written')\nwith distribution.leaving() as leave:\n    {fails}\n"
     )

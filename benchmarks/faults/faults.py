@@ -16,6 +16,7 @@ from PIL import Image
 from ddpm.data.digits import digits
 
 HERE = pathlib.Path(__file__).parent
+AHEAD = 20  # steps that data are read ahead
 TWO = ("--config.mesh.fsdp=2",)  # each process writes its own part of every large array
 
 
@@ -76,7 +77,7 @@ class frozen(Fault):
 
 class _Files(Fault):
     def job(self):
-        job = self.on_files(self.place)
+        job, self.moment = self.on_files(self.place), self.chance.randrange(1, NUM_STEPS - AHEAD)
         self.file = self.chance.choice(job.folders) / "images" / f"{self.chance.randrange(96):02d}.png"
         return job
 
@@ -220,7 +221,7 @@ class corrupted(Fault):
 
 class _NaN(Fault):
     def job(self):
-        self.moment, self.device = self.chance.randrange(1, NUM_STEPS - 10), self.chance.randrange(2)
+        self.moment, self.device = self.chance.randrange(1, NUM_STEPS - 5), self.chance.randrange(2)
         return spoilt(self.place, self.about() | {"device": self.device})
 
     def peer(self, job):

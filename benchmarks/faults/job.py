@@ -14,12 +14,13 @@ from ddpm.distribution import TRIPLE
 from ddpm.training import checkpoint, metrics
 
 REPO = pathlib.Path(__file__).parents[2]
-NUM_STEPS, SAVE_EVERY = 100, 10
+NUM_STEPS, SAVE_EVERY = 40, 8
 FLAGS = (
     f"--config={REPO}/experiments/digits.py",
     "--config.model.unet.channels=32",
     "--config.model.unet.channel_mult=(1,)",
     "--config.model.unet.attention_resolutions=()",
+    "--config.model.unet.num_res_blocks=1",
     "--config.training.batch_size=16",
     "--config.training.log_every=1",
     "--config.training.sample_every=0",
@@ -63,6 +64,7 @@ class Job:
         self.environment = (
             os.environ
             | {"PYTHONPATH": str(REPO), "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+            | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the runs compile much and compute little
             | (environment or {})
         )
         self.number, self.attempt, self.processes = processes, 0, []
@@ -125,11 +127,15 @@ class Job:
             process.wait()
 
     def said(self) -> str:
-        """The first mistake that a process named, or else its last line."""
-        lines = [self._file(rank, "err").read_text().split("\n") for rank in range(self.number)]
-        mistakes = [line for text in lines for line in text if line.startswith("error: ")]
-        last = [text[-2] for text in lines if len(text) > 1]
-        return (mistakes or last or [""])[0]
+        """The first mistake that a process named, or else what JAX says, or the last line of the first process."""
+        lines = [line for rank in range(self.number) for line in self._file(rank, "err").read_text().splitlines()]
+        kinds = [
+            [line for line in lines if re.search(said, line)]
+            for said in ("has waited", "^error: ", "Terminating process", "Error: ")
+        ]
+        last = self._file(0, "out").read_text().splitlines()[-1:]
+        found = (sum(kinds, []) or last or [""])[0]
+        return re.sub(r"^[EF]\d{4} .*?\] ", "", found.replace(str(self.place), "DIR"))
 
     def resumes(self) -> int:
         """Waits until it goes on, when it was started again; the step it goes on from.
