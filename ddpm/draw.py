@@ -6,11 +6,14 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 
+from ddpm import sharding
 from ddpm.errors import InputError
 from ddpm.evaluation import sources
 from ddpm.evaluation.chunks import Chunks
+from ddpm.evaluation.shares import draw_share
 from ddpm.sampling.batched import Batch, warn_of_broken
 
 SHEET = 64  # images returned, for a grid
@@ -18,20 +21,22 @@ SHEET = 64  # images returned, for a grid
 
 def draw_to(
     out: pathlib.Path,
-    draw: Callable[[int], Iterator[Batch]],
+    draw: Callable[[int, int], Iterator[Batch]],
     num: int,
     *,
     about: dict,
     progress: Callable[[str], None],
-) -> tuple[np.ndarray, float]:
-    """Writes images 0..num-1 to `out` as array arr_0, and their classes, if they were asked for some, as arr_1; returns the first 64 of them, and the mean of the network
-    evaluations.
+) -> tuple[np.ndarray, float] | None:
+    """Writes images 0..num-1 to `out` as array arr_0, and their classes, if they were asked for some, as arr_1.
 
     Until all are drawn, the batches lie in `out`.parts, under a name made of `about`: other settings start anew beside them.
+    Each of several processes draws a share, and the first writes.
 
     Args:
-      draw: first index -> batches from there to the last.
+      draw: first and last index -> batches.
       about: how they are drawn, seed and all, but for their number.
+    Returns:
+      The first 64 images, and the mean of the network evaluations; of a process that is not the first None.
     Raises:
       InputError: `out` is no .npz.
     """
@@ -39,14 +44,18 @@ def draw_to(
         raise InputError(f"--out={out} must be a file that ends with .npz, the kind that samples are written to.")
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = out.with_name(f"{out.name}.parts") / sources.digest(about)
+    if jax.process_count() > 1:
+        draw_share(parts, draw, num, _rows, progress)
+        if not sharding.is_first():
+            return None
     chunks = Chunks(parts)
     first = done = chunks.rows(num)
     if first:
         progress(f"{first}/{num} images are in {parts}: goes on from there")
     began = time.monotonic()
     try:
-        for batch in draw(first):
-            chunks.append({name: rows for name, rows in batch._asdict().items() if rows is not None})
+        for batch in draw(first, num):
+            chunks.append(_rows(batch))
             done += len(batch.images)
             rate = (done - first) / (time.monotonic() - began)
             progress(f"{done}/{num} images, {rate:.3g} a second, {(num - done) / rate:.0f} s to go")
@@ -61,6 +70,10 @@ def draw_to(
     if not any(parts.parent.iterdir()):  # those of other settings are kept
         parts.parent.rmdir()
     return head, nfe
+
+
+def _rows(batch: Batch) -> dict[str, np.ndarray]:
+    return {name: rows for name, rows in batch._asdict().items() if rows is not None}
 
 
 def _assemble(out, chunks, num):

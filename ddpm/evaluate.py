@@ -23,6 +23,7 @@ from ddpm.evaluation.extract import Extracted, extract, of_statistics
 from ddpm.evaluation.frechet import small_sample_warning
 from ddpm.evaluation.network import FeatureNetwork, named
 from ddpm.evaluation.points import check_same_dimension
+from ddpm.evaluation.shares import draw_share
 from ddpm.evaluation.sources import Source
 from ddpm.guides import is_guided
 from ddpm.sampling.batched import BatchedSampler
@@ -257,12 +258,20 @@ def of_run(
     *,
     num: int,
     seed: int,
+    together: bool = False,
     **named: Any,
 ) -> Source:
-    """Samples of a run; kept in `directory`, so that none is drawn twice. `named` is as for `provenance`."""
+    """Samples of a run; kept in `directory`, so that none is drawn twice. `named` is as for `provenance`.
+
+    Args:
+      together: draw them now, each process a share.
+    """
     about = provenance(config, params, seed=seed, **named)
-    drawn = sources.digest(records.identity(about) | {"when": ""})
-    chunks = Chunks(directory / drawn if directory else None)
-    return sources.of_samples(
-        lambda first: sampler.batches(params, num, seed=seed, first=first), num, sampler.image_shape, about, chunks
-    )
+    drawn = directory / sources.digest(records.identity(about) | {"when": ""}) if directory else None
+
+    def draw(first, last=num):
+        return sampler.batches(params, last, seed=seed, first=first)
+
+    if together:
+        draw_share(drawn, draw, num, sources.kept)
+    return sources.of_samples(draw, num, sampler.image_shape, about, Chunks(drawn))

@@ -152,7 +152,7 @@ def _run(more: list[str]) -> int:
             raise InputError(f"--{name} does nothing in --mode {whole}, only in {users}.")
     if config is not None:
         sharding.split_cpu(config.training.cpu_devices)
-    if not distribution.start(EXPECTED.value) and mode != "train":
+    if not distribution.start(EXPECTED.value) and whole not in ("train", "sample", "eval"):
         return 0  # the first process does it
     if mode == "prepare":
         return modes.prepare(config)

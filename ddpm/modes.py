@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -59,8 +60,11 @@ def sample(
         name += f"_{sources.digest(about)[:6]}"
     out = out or workdir / "samples" / f"{name}.npz"
     progress = functools.partial(print, flush=True)
-    draw = lambda first: run.sampler().batches(run.params, num, seed=seed, first=first)  # noqa: E731
-    head, nfe = draw_to(out, draw, num, about=about, progress=progress)
+    draw = lambda first, last: run.sampler().batches(run.params, last, seed=seed, first=first)  # noqa: E731
+    drawn = draw_to(out, draw, num, about=about, progress=progress)
+    if drawn is None:
+        return 0
+    head, nfe = drawn
     sheet = out.with_suffix(".png")
     pictures.save_png(sheet, pictures.grid(head))
     print(f"samples   {sheet}, {out} (step {run.step}, EMA, {nfe:g} network evaluations an image)")
@@ -82,6 +86,8 @@ def evaluate(
             raise InputError(f"{workdir} is the run of an autoencoder: --sampler and --num_steps do nothing here.")
         if opening["step"] == "best":
             opening["step"] = best(workdir)
+        if not sharding.is_first():
+            return 0
         _print_record(evaluate_run(config, workdir, **opening))
         print(f"written to {workdir}/evaluation.jsonl")
         return 0
@@ -94,7 +100,7 @@ def evaluate(
     of_samples = tuple(metric for metric in run.config.evaluation.metrics if metric not in of_images)
     if not of_samples and (samplers != [None] or num_steps != [None]):
         raise InputError(f"{', '.join(of_images)} draw no samples: --sampler and --num_steps do nothing here.")
-    for metric in of_images:
+    for metric in of_images if sharding.is_first() else ():
         record, arrays = run.likelihood(metric, seed=seed)
         _print_record(record)
         if "terms" in arrays:
@@ -102,6 +108,10 @@ def evaluate(
     run.config.evaluation.metrics = of_samples
     for name, steps in itertools.product(samplers, num_steps) if of_samples else ():
         choice = dict(seed=seed, sampler=name, num_steps=steps)
+        if jax.process_count() > 1:
+            run.draw_together(**choice)
+        if not sharding.is_first():
+            continue
         _print_record(run.evaluate(**choice))
         if "memorisation" in run.config.evaluation.metrics:  # all training images have been seen by the network then
             picture = _neighbours(run.extracted(**choice), run.evaluator().training)

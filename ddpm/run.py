@@ -124,9 +124,16 @@ class Run:
             )
         return self._evaluators[wanted]
 
+    def draw_together(self, *, seed: int = 0, **choice) -> None:
+        """Draws what `extracted` is to find in workdir/evaluation, each process a share; all have to call it."""
+        self._source(seed, choice, together=True)
+
     def extracted(self, *, seed: int = 0, **choice) -> Extracted:
         """Images 0..config.evaluation.num-1 of a seed as metrics see them; kept in workdir/evaluation. `choice` is as for `sampler`."""
-        source = of_run(
+        return self.evaluator().samples(self._source(seed, choice), self.workdir / "evaluation" / "features")
+
+    def _source(self, seed, choice, together=False):
+        return of_run(
             self.sampler(**choice),
             self.params,
             build.with_sampler(self.config, **choice),
@@ -136,8 +143,8 @@ class Run:
             num=self.config.evaluation.num,
             seed=seed,
             when="afterwards",
+            together=together,
         )
-        return self.evaluator().samples(source, self.workdir / "evaluation" / "features")
 
     def evaluate(self, *, seed: int = 0, **choice) -> dict:
         """{'figures', 'provenance'} of these images by `config.evaluation`; adds them to workdir/evaluation.jsonl."""

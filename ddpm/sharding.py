@@ -92,9 +92,15 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 def to_host(tree: Any) -> Any:
     """Whole NumPy arrays on every process, wherever their parts are; all processes have to ask together."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(_whole, tree)
+
+
+def _whole(leaf):
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return jax.device_get(leaf)
+    if leaf.is_fully_replicated:
+        return np.asarray(leaf.addressable_data(0))
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def here(tree: Any) -> Any:

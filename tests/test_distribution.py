@@ -91,6 +91,35 @@ def test_any_number_of_processes_and_devices_has_the_same_losses(tmp_path, alone
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("processes", "fsdp"), [(2, 2), (4, 4)])
+def test_several_processes_draw_a_share_each_and_evaluate_all(tmp_path, processes, fsdp):
+    large = ("--config.sampler.batch_size=128", "--config.evaluation.num=1000", f"--config.mesh.fsdp={fsdp}")
+    with together(processes, *ARGUMENTS, *large, f"--workdir={tmp_path}") as started:
+        found = ends(started)
+    assert not any(code for code, *_ in found), found
+    for mode, file in (("sample", "samples/*.npz"), ("eval", "evaluation.jsonl")):
+        with together(processes, f"--mode={mode}", "--num=1000", f"--workdir={tmp_path}") as started:
+            (code, out, err), *others = ends(started)
+        assert code == 0 and all(end[:2] == (0, "") for end in others), err
+        assert len([*tmp_path.glob(file)]) == 1
+        share = 1000 // processes
+        assert f"{share}/{share} images, the share of the first of {processes} processes" in out or mode == "eval"
+    run = ddpm.load(tmp_path)
+    (file,) = (tmp_path / "samples").glob("*.npz")
+    drawn, alone = np.load(file)["arr_0"], run.sample(1000)
+    assert drawn.shape == (1000, 8, 8, 1) and np.abs(drawn.astype(int) - alone.astype(int)).max() <= 1
+    together_record = json.loads((tmp_path / "evaluation.jsonl").read_text())
+    assert together_record["provenance"]["generated"]["num"] == 1000
+    parts = sorted((tmp_path / "evaluation" / "samples").glob("*/*.npz"))
+    firsts = {int(path.stem.split("-")[0]) for path in parts}
+    assert {1000 * k // processes for k in range(processes)} <= firsts
+    before = {path: path.stat().st_mtime_ns for path in parts}
+    record = run.evaluate()
+    assert record["figures"] == together_record["figures"]  # of the same images: none is drawn again
+    assert before == {path: path.stat().st_mtime_ns for path in parts}
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_saves_the_same_step_of_all_and_the_same_command_goes_on_bit_for_bit(tmp_path):
     workdirs = tmp_path / "whole", tmp_path / "broken"
     fsdp = ("--config.mesh.fsdp=2", "--config.training.save_every=1000")

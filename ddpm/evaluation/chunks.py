@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import os
 import pathlib
 import zipfile
@@ -15,16 +16,21 @@ class Chunks:
 
     A file is written under another name and moved, so that what is there is whole. One that cannot be read, as after a
     full disk, is dropped with all that follow.
+
+    Args:
+      first, end: where these rows stand among those of the directory; what begins outside is another's.
     """
 
-    def __init__(self, directory: pathlib.Path | None):
+    def __init__(self, directory: pathlib.Path | None, first: int = 0, end: float | int = math.inf):
         self._directory = directory
         self._memory: list[dict[str, np.ndarray]] = []
         self._files: list[pathlib.Path] = []
-        self._rows = 0
+        self._rows = first
         for file in sorted(directory.glob("*-*.npz")) if directory else ():
-            first, last = map(int, file.stem.split("-"))
-            if first == self._rows and _is_whole(file):
+            start, last = map(int, file.stem.split("-"))
+            if not first <= start < end:
+                continue
+            if start == self._rows and _is_whole(file):
                 self._files.append(file)
                 self._rows = last
             else:
@@ -32,7 +38,7 @@ class Chunks:
                 file.unlink()
 
     def rows(self, limit: int) -> int:
-        """Rows that are there, at most `limit`."""
+        """The row up to which all are there, at most `limit`."""
         return min(self._rows, limit)
 
     def append(self, arrays: dict[str, np.ndarray]) -> None:
@@ -43,7 +49,7 @@ class Chunks:
         else:
             self._directory.mkdir(parents=True, exist_ok=True)
             file = self._directory / f"{self._rows:09d}-{self._rows + count:09d}.npz"
-            part = self._directory / f".{os.getpid()}.npz"
+            part = self._directory / f".{self._rows}.{os.getpid()}.npz"
             np.savez(part, **arrays)
             part.replace(file)
             self._files.append(file)

@@ -105,8 +105,7 @@ def of_samples(
             broken += int((~batch.finite).sum())
             if broken:  # all are counted, none is kept
                 continue
-            told = {} if batch.labels is None else {"labels": batch.labels}
-            chunks.append({"images": batch.images, "nfe": batch.nfe} | told)
+            chunks.append(kept(batch))
             stored += len(batch.images)
             if stored > first:
                 yield batch.images[max(first - stored, -len(batch.images)) :]
@@ -126,6 +125,11 @@ def of_samples(
 
     about = {"kind": "run", **about, "num": num, "shape": [*shape]}
     return Source(about, num, shape, read, pick, known_afterwards=known_afterwards)
+
+
+def kept(batch: Batch) -> dict[str, np.ndarray]:
+    """What of a batch of samples is kept to be evaluated."""
+    return {name: rows for name, rows in batch._asdict().items() if rows is not None and name != "finite"}
 
 
 def file_digest(path: pathlib.Path) -> str:
