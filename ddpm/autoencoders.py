@@ -1,13 +1,13 @@
 """Autoencoders by path: runs that were trained here, folders of diffusers' AutoencoderKL, and TAESDs."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ddpm import remote
 from ddpm.data.images import Scale
 from ddpm.errors import InputError
 from ddpm.evaluation.sources import params_digest
@@ -45,13 +45,13 @@ def read(path: str) -> Autoencoder:
     Raises:
       InputError: nothing of the kind is there.
     """
-    place = pathlib.Path(path).expanduser()
+    place = remote.local(path).expanduser()
     if not place.exists():
         raise InputError(
             f"no autoencoder at {path!r}: give the workdir of one that was trained here (experiments/autoencoder_fashion.py), a "
             f"folder of diffusers' AutoencoderKL, or a TAESD. {taesd.REMEDY}"
         )
-    if (place / "checkpoints").is_dir():
+    if remote.checkpoints(place).is_dir():
         return _trained(place)
     return _published(place) if autoencoder_kl.is_one(place) else _taesd(place)
 

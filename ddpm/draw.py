@@ -6,10 +6,9 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
-from ddpm import sharding
+from ddpm import remote, sharding
 from ddpm.errors import InputError
 from ddpm.evaluation import sources
 from ddpm.evaluation.chunks import Chunks
@@ -44,7 +43,7 @@ def draw_to(
         raise InputError(f"--out={out} must be a file that ends with .npz, the kind that samples are written to.")
     out.parent.mkdir(parents=True, exist_ok=True)
     parts = out.with_name(f"{out.name}.parts") / sources.digest(about)
-    if jax.process_count() > 1:
+    if remote.seen_by_all(parts):
         draw_share(parts, draw, num, _rows, progress)
         if not sharding.is_first():
             return None

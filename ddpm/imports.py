@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import autoencoders, build, objective
+from ddpm import autoencoders, build, objective, remote
 from ddpm.config import flat, to_json
 from ddpm.data.images import Facts, Scale
 from ddpm.errors import InputError
@@ -47,7 +47,7 @@ def import_run(source: str, workdir: pathlib.Path, config: ConfigDict | None, tr
       InputError: it cannot be read, is of no network that is known here, or something is said by nobody.
     """
     path = pathlib.Path(source).expanduser()
-    if checkpoint.steps_in(workdir / "checkpoints"):
+    if checkpoint.steps_in(remote.checkpoints(workdir)):
         raise InputError(f"{workdir} holds a run: give another --workdir.")
     if path.is_dir():
         if trained_with:

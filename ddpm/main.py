@@ -1,5 +1,6 @@
 """The command: `python -m ddpm.main --config experiments/digits.py --workdir runs/digits`."""
 
+import contextlib
 import gc
 import pathlib
 import re
@@ -12,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ddpm import config as configs
-from ddpm import distribution, exports, imports, modes, sharding
+from ddpm import distribution, exports, imports, modes, remote, sharding
 from ddpm.cache import cache_directory
 from ddpm.errors import InputError, in_file, unknown_name
 from ddpm.train_many import train_many
@@ -126,7 +127,9 @@ def main(argv: list[str]) -> int:
 
 def _outcome(more: list[str]) -> int:
     try:
-        return _run(more)
+        with contextlib.ExitStack() as leaving:
+            leaving.callback(remote.push_all)
+            return _run(more)
     except InputError as error:
         return _mistake(error)
     except OSError as error:  # a full or read-only disk, a file where a directory should be
@@ -152,17 +155,16 @@ def _run(more: list[str]) -> int:
             raise InputError(f"--{name} does nothing in --mode {whole}, only in {users}.")
     if config is not None:
         sharding.split_cpu(config.training.cpu_devices)
-    if not distribution.start(EXPECTED.value) and whole not in ("train", "sample", "eval"):
+    first = distribution.start(EXPECTED.value)
+    if not first and whole not in ("train", "sample", "eval"):
         return 0  # the first process does it
     if mode == "prepare":
         return modes.prepare(config)
     if mode == "encode":
         return modes.encode(config)
-    if "://" in (WORKDIR.value or ""):
-        raise InputError(
-            f"--workdir {WORKDIR.value} is an address: give a directory, such as one where the bucket is mounted."
-        )
-    workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
+    workdir = remote.local(WORKDIR.value) if WORKDIR.value else None
+    if not first and mode != "train" and workdir and remote.address(workdir):
+        return 0  # no other process sees what it would write
     if mode == "train":
         return train_many(
             config,
@@ -194,7 +196,7 @@ def _run(more: list[str]) -> int:
             raise InputError("--mode export needs --out, the folder to write.")
         return exports.export_run(workdir, _step(STEP.value), pathlib.Path(OUT.value))
     if mode == "report":
-        return modes.report([workdir, *map(pathlib.Path, more)], pathlib.Path(OUT.value) if OUT.value else None)
+        return modes.report([workdir, *map(remote.local, more)], pathlib.Path(OUT.value) if OUT.value else None)
     opening = dict(step=_step(STEP.value), accept_changes=ACCEPT_CHANGES.value)
     samplers, num_steps = SAMPLER.value or [None], [_whole("num_steps", n) for n in NUM_STEPS.value] or [None]
     if mode == "eval":

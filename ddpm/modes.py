@@ -9,11 +9,10 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import autoencoders, datasets, names, pictures, sharding
+from ddpm import autoencoders, datasets, names, pictures, remote, sharding
 from ddpm.config import check_same_run, to_json
 from ddpm.data import latents, tfds
 from ddpm.data.images import Scale
@@ -108,7 +107,7 @@ def evaluate(
     run.config.evaluation.metrics = of_samples
     for name, steps in itertools.product(samplers, num_steps) if of_samples else ():
         choice = dict(seed=seed, sampler=name, num_steps=steps)
-        if jax.process_count() > 1:
+        if remote.seen_by_all(workdir):
             run.draw_together(**choice)
         if not sharding.is_first():
             continue

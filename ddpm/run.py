@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, latent_space, sharding, trained
+from ddpm import build, datasets, latent_space, remote, sharding, trained
 from ddpm.condition import NOTHING, same_for_all
 from ddpm.config import from_json
 from ddpm.data.pixels import to_images, to_pixels
@@ -150,6 +150,7 @@ class Run:
         """{'figures', 'provenance'} of these images by `config.evaluation`; adds them to workdir/evaluation.jsonl."""
         record = self.evaluator()(self.extracted(seed=seed, **choice))
         records.store(self.workdir, record)
+        remote.push(self.workdir)
         return record
 
     def likelihood(self, metric: str, *, seed: int = 0) -> tuple[dict, dict[str, np.ndarray]]:
@@ -163,6 +164,7 @@ class Run:
             name=str(self.workdir), step=self.step, seed=seed, progress=functools.partial(print, flush=True),
         )  # fmt: skip
         records.store(self.workdir, record)
+        remote.push(self.workdir)
         return record, arrays
 
     def denoise(
@@ -234,7 +236,7 @@ def best(workdir: str | pathlib.Path) -> int:
     directory, steps = trained.checkpoints(workdir)
     record = trained.newest(directory, steps, checkpoint.read_record)[1]
     figure = best_figure(from_json(record["config"]).evaluation)
-    step = records.best_step(pathlib.Path(workdir), figure, steps) if figure else None
+    step = records.best_step(remote.local(workdir), figure, steps) if figure else None
     if step is None:
         raise InputError(
             f"no checkpoint of {workdir} was evaluated while training, so none is best; "

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import jax
 from ml_collections import ConfigDict
 
+from ddpm import remote
 from ddpm.errors import InputError
 from ddpm.evaluation import records
 from ddpm.settings import Settings, changed, folder, said
@@ -132,7 +133,7 @@ def check_workdir(workdir: pathlib.Path, runs: list[Settings]) -> None:
 
 def check_holds_no_run(workdir: pathlib.Path) -> None:
     """Raises InputError for the workdir of a single run."""
-    if (workdir / "checkpoints").exists():
+    if checkpoint.steps_in(remote.checkpoints(workdir)):
         raise InputError(f"{workdir} holds a run itself: give what makes many runs a --workdir of its own.")
 
 
@@ -156,4 +157,4 @@ def _text(runs) -> str:
 
 
 def _newest(workdir) -> int:
-    return max(checkpoint.steps_in(workdir / "checkpoints"), default=0)
+    return max(checkpoint.steps_in(remote.checkpoints(workdir)), default=0)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import build, datasets, objective, pictures, sharding, train_autoencoder, train_diffusion
+from ddpm import build, datasets, objective, pictures, remote, sharding, train_autoencoder, train_diffusion
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
 from ddpm.distribution import EXIT_CODE
@@ -89,6 +89,7 @@ def train(
 
         def save(step: int, state: State) -> None:
             watchdog.waits("a checkpoint to be written")
+            remote.push(workdir)  # first: a checkpoint says that all before it is there
             checkpoints.save(step, state, record)
             watchdog.waits(None)
 
@@ -141,7 +142,7 @@ def train(
         checkpoints.finish()
         watchdog.waits(None)
         if interrupted():
-            print(f"step {step} is saved in {workdir}; the same command goes on from there")
+            print(f"step {step} is saved in {remote.address(workdir) or workdir}; the same command goes on from there")
             return EXIT_CODE
 
     if evaluations:
@@ -168,11 +169,11 @@ def _introduce(config, workdir, name: str, facts: Facts, abstract: State, mesh, 
     print(f"data   {config.data.name}: {facts.count} images of {height} x {width} x {channels}")
     print(f"model  {name}: {size:,} parameters on {mesh.size} {jax.devices()[0].platform} device(s)")
     begins = f"resumed at step {first}" if first else "starts at step 0"
-    print(f"run    {workdir}: {begins} of {config.training.num_steps}", flush=True)
+    print(f"run    {remote.address(workdir) or workdir}: {begins} of {config.training.num_steps}", flush=True)
 
 
 def _check_workdir(record: dict, workdir: pathlib.Path, accept_changes: bool) -> None:
-    directory = workdir.absolute() / "checkpoints"
+    directory = remote.checkpoints(workdir)
     for step in reversed(checkpoint.steps_in(directory)):
         try:
             before = checkpoint.read_record(directory, step)

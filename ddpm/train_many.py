@@ -4,7 +4,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from ddpm import settings, sweep
+from ddpm import remote, settings, sweep
 from ddpm.errors import InputError
 from ddpm.search import Search
 from ddpm.train import train
@@ -54,6 +54,10 @@ def train_many(
 
 
 def _search(config, experiment, workdir, metric, trials, listing, accept_changes) -> int:
+    if remote.address(workdir):
+        raise InputError(
+            "a search keeps its journal where all workers see it: give --workdir a directory, mounted if need be."
+        )
     space = settings.function(experiment, "space")
     if space is None:
         raise InputError(f"--search needs a function space(trial) in {experiment}, as in experiments/sweep_digits.py.")

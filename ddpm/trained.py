@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from ddpm import remote
 from ddpm.config import from_json
 from ddpm.data.images import Facts
 from ddpm.errors import InputError
@@ -59,23 +60,23 @@ def read(workdir: str | pathlib.Path, step: int | None = None) -> Trained:
         raise InputError(f"no checkpoint of step {step} in {directory}; there are {', '.join(map(str, steps))}.")
     step, (record, params) = newest(directory, steps if step is None else [step], _record_and_params)
     facts = Facts.from_json(record["facts"])
-    return Trained(pathlib.Path(workdir), from_json(record["config"]), facts, step, params)
+    return Trained(remote.local(workdir), from_json(record["config"]), facts, step, params)
 
 
-def checkpoints(workdir: str | pathlib.Path) -> tuple[pathlib.Path, list[int]]:
+def checkpoints(workdir: str | pathlib.Path) -> tuple[pathlib.PurePath, list[int]]:
     """Where a run's checkpoints are, and their steps.
 
     Raises:
       InputError: there are none.
     """
-    directory = pathlib.Path(workdir).absolute() / "checkpoints"
+    directory = remote.checkpoints(remote.local(workdir))
     steps = checkpoint.steps_in(directory)
     if not steps:
         raise InputError(f"no checkpoint in {directory}: train a run with --workdir {workdir} first.")
     return directory, steps
 
 
-def newest(directory: pathlib.Path, steps: list[int], read: Callable) -> tuple[int, Any]:
+def newest(directory: pathlib.PurePath, steps: list[int], read: Callable) -> tuple[int, Any]:
     """The newest of some checkpoints that is intact: its step, and what is read of it."""
     for step in reversed(steps):
         try:
@@ -85,5 +86,5 @@ def newest(directory: pathlib.Path, steps: list[int], read: Callable) -> tuple[i
     raise InputError(f"no checkpoint in {directory} of step {', '.join(map(str, steps))} is intact: give another step.")
 
 
-def _record_and_params(directory: pathlib.Path, step: int) -> tuple[dict, Any]:
+def _record_and_params(directory: pathlib.PurePath, step: int) -> tuple[dict, Any]:
     return checkpoint.read_record(directory, step), checkpoint.read_ema_params(directory, step)

@@ -6,7 +6,7 @@ from conftest import REPO
 
 FLOORS = [
     ("errors", "shapes", "condition"),
-    ("cache", "names", "rng", "pictures", "degradation", "degradations", "sharding", "distribution"),
+    ("cache", "names", "rng", "pictures", "degradation", "degradations", "sharding", "distribution", "remote"),
     ("diffusion", "autoencoding"),
     ("models",),
     ("data",),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from ddpm import remote
 from ddpm.errors import InputError
 from ddpm.evaluation import records
 from ddpm.training import checkpoint
@@ -168,7 +169,7 @@ def number(value) -> float | int | None:
 
 
 def _record(run: Collected) -> dict:
-    directory = run.workdir.absolute() / "checkpoints"
+    directory = remote.checkpoints(run.workdir)
     for step in reversed(checkpoint.steps_in(directory)):
         try:
             return checkpoint.read_record(directory, step) | {"step": step}

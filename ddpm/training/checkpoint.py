@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import importlib.metadata
 import logging
+import math
 import pathlib
 import platform
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ddpm import sharding
+from ddpm import remote, sharding
 from ddpm.errors import InputError, check_at_least
 from ddpm.training import quiet_orbax, steady_orbax  # noqa: F401
 from ddpm.training.state import State
@@ -47,7 +48,7 @@ class Checkpoints:
     ):
         check_at_least(1, **{"training.keep": keep})
         check_at_least(0, **{"training.keep_every": keep_every})
-        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.directory = remote.checkpoints(workdir)
         policies = [preservation_policy.LatestN(keep), _Step(best)]
         if keep_every:
             policies.append(preservation_policy.EveryNSteps(keep_every))
@@ -72,7 +73,7 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
         try:
             self._manager.wait_until_finished()
-            free = shutil.disk_usage(self.directory).free
+            free = shutil.disk_usage(self.directory).free if isinstance(self.directory, pathlib.Path) else math.inf
             if not sharding.agreed(free >= sum(leaf.nbytes for leaf in jax.tree.leaves(state))):
                 raise OSError(errno.ENOSPC, "No space left on device")  # before Orbax leaves half of it there
             self._manager.save(step, args=args, force=True)
@@ -164,12 +165,13 @@ class _Step(preservation_policy.PreservationPolicy):
         return [info.step == step for info in checkpoints]
 
 
-def steps_in(directory: pathlib.Path) -> list[int]:
+def steps_in(directory: pathlib.PurePath) -> list[int]:
     """Steps of the checkpoints in a directory, rising; half-written ones are not among them."""
-    return sorted(int(p.name) for p in pathlib.Path(directory).glob("*") if p.name.isdigit())
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdigit() and ocp.utils.is_checkpoint_finalized(path))
 
 
-def read_record(directory: pathlib.Path, step: int) -> dict:
+def read_record(directory: pathlib.PurePath, step: int) -> dict:
     """The JSON record of a checkpoint.
 
     Raises:
@@ -178,7 +180,7 @@ def read_record(directory: pathlib.Path, step: int) -> dict:
     return _read(directory, step, "record", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
 
-def read_state(directory: pathlib.Path, step: int, abstract: State) -> State:
+def read_state(directory: pathlib.PurePath, step: int, abstract: State) -> State:
     """The state of a checkpoint, each leaf placed as `abstract` says and checked against its checksum.
 
     Raises:
@@ -199,7 +201,7 @@ def read_state(directory: pathlib.Path, step: int, abstract: State) -> State:
     return state
 
 
-def read_ema_params(directory: pathlib.Path, step: int) -> Any:
+def read_ema_params(directory: pathlib.PurePath, step: int) -> Any:
     """The EMA parameters of a checkpoint as NumPy arrays, without knowing model, optimizer or devices.
 
     Raises:
@@ -269,14 +271,14 @@ def _check_sums(written: dict, read: dict) -> None:
             raise Broken(f"{path} differs from its checksum")
 
 
-def _set_aside(directory: pathlib.Path, step: int) -> pathlib.Path:
+def _set_aside(directory: pathlib.PurePath, step: int) -> pathlib.PurePath:
     aside = directory.parent / "broken_checkpoints"
-    aside.mkdir(exist_ok=True)
     target = next(aside / f"{step}.{n}" for n in range(1000) if not (aside / f"{step}.{n}").exists())
-    return (directory / str(step)).rename(target)
+    remote.move(directory / str(step), target)
+    return target
 
 
-def _is_written(directory: pathlib.Path, step: int) -> bool:
+def _is_written(directory: pathlib.PurePath, step: int) -> bool:
     try:
         return bool(read_record(directory, step))
     except Broken:
