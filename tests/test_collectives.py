@@ -9,8 +9,8 @@ from benchmarks import collectives
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 8])
 def test_a_step_sends_gradients_once_and_split_parameters_at_most_twice(fsdp):
-    text, abstract = collectives.compiled(fsdp, 1, 32)
-    sent, leaves = collectives.counted(text), jax.tree.leaves(abstract.params)
+    program, abstract = collectives.compiled(fsdp, 1, 32)
+    sent, leaves = collectives.counted(program.as_text()), jax.tree.leaves(abstract.params)
     whole = sum(4 * leaf.size for leaf in leaves)
     split = sum(4 * leaf.size for leaf in leaves if not leaf.sharding.is_fully_replicated)
     summed = sum(sent.get(kind, (0, 0))[1] for kind in ("all-reduce", "reduce-scatter"))

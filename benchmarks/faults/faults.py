@@ -16,7 +16,7 @@ from PIL import Image
 from ddpm.data.digits import digits
 
 HERE = pathlib.Path(__file__).parent
-AHEAD = 20  # steps that data are read ahead
+AHEAD = 19  # steps that data are read ahead
 TWO = ("--config.mesh.fsdp=2",)  # each process writes its own part of every large array
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from ddpm.distribution import TRIPLE
 from ddpm.training import checkpoint, metrics
 
-REPO = pathlib.Path(__file__).parents[2]
-NUM_STEPS, SAVE_EVERY = 40, 8
+HERE = pathlib.Path(__file__).parent
+REPO = HERE.parents[1]
+NUM_STEPS, SAVE_EVERY = 24, 6
 FLAGS = (
     f"--config={REPO}/experiments/digits.py",
     "--config.model.unet.channels=32",
@@ -54,7 +55,7 @@ class Job:
         *,
         processes: int = 1,
         devices: int = 1,
-        command: tuple = ("-m", "ddpm.main"),
+        command: tuple = (str(HERE / "cached.py"),),
         flags: tuple = (),
         folders: tuple[pathlib.Path, ...] = (),
         environment: dict | None = None,

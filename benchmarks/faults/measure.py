@@ -2,7 +2,7 @@
 
 python benchmarks/faults/measure.py [--times 20] [--only NAME ...] [--jobs 2] [--out FILE]
 
-A run has 40 steps and a checkpoint every 8. The moment is a random step, and up to 50 ms. Medians, and the largest in brackets.
+A run has 24 steps and a checkpoint every 6. The moment is a random step, and up to 50 ms. Medians, and the largest in brackets.
 Steps lost: done before, and done again. Ends after: seconds from the fault to the end of all processes, by themselves. Recovery:
 seconds from the fault until the same command is where the run was. Same bits: runs that ended with every bit of the state of one to which
 nothing happened; a run that does not is either broken silently, or named below as lost.

@@ -96,11 +96,11 @@ class Steps:
 
     def activations(self) -> int:
         """Bytes on each device that the first program takes besides the state and what it is given."""
-        return self._program(self._first).result().memory_analysis().temp_size_in_bytes
+        return self.compiled().memory_analysis().temp_size_in_bytes
 
-    def text(self) -> str:
+    def compiled(self) -> jax.stages.Compiled:
         """The first program as XLA compiled it."""
-        return self._program(self._first).result().as_text()
+        return self._program(self._first).result()
 
     def _program(self, batches):
         if batches not in self._programs:
