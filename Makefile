@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 ASIDE = -n logical --maxprocesses 4 --dist loadfile
 INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
-.PHONY: train test quick parity objectives samplers lint clean
+.PHONY: train test quick parity objectives samplers faults lint clean
 
 train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures, write the report
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
@@ -27,6 +27,9 @@ objectives: $(VENV)/installed  ## train a small model with each objective on Fas
 
 samplers: $(VENV)/installed  ## train a small model on Fashion-MNIST, which is prepared; print and plot quality against NFE for every sampler
 	$(RUN) benchmarks/samplers.py
+
+faults: $(VENV)/installed  ## break runs in fourteen ways at random moments, start them again, print what was lost; hours on two cores
+	$(RUN) benchmarks/faults/measure.py
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

@@ -42,3 +42,8 @@ def check_inside(low: float | int, high: float | int, *, usual: str, **values: f
     for name, value in values.items():
         if not low < value < high:
             raise InputError(f"{name} = {value} is not in ({low:g}, {high:g}); {usual}.")
+
+
+def first_line(error: BaseException) -> str:
+    """Its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]

@@ -7,7 +7,7 @@ import jax
 
 from ddpm import sharding
 from ddpm.cache import cache_directory
-from ddpm.errors import InputError
+from ddpm.errors import InputError, first_line
 
 SCHEMES = {"gs": "gcsfs"}  # and the package that knows it
 APART = ("checkpoints", "broken_checkpoints")  # what is never copied
@@ -78,19 +78,26 @@ def move(directory: pathlib.PurePath, target: pathlib.PurePath) -> None:
 
 
 def push(workdir: pathlib.Path) -> None:
-    """Brings what has changed in a copy to its store, if the copy was made now; any other directory is left alone."""
+    """Brings what has changed in a copy to its store, if the copy was made now; any other directory is left alone.
+
+    Raises:
+      InputError: the store does not take it.
+    """
     workdir = workdir.absolute()
     if not any(workdir.is_relative_to(copy) for copy in _PULLED):
         return
     store = _store(address(workdir))
     there = {path: _stamp(path) for path in workdir.rglob("*") if path.is_file()}
-    for path, stamp in there.items():
-        if _PUSHED.get(path) != stamp:
-            store.put_file(str(path), address(path))
-            _PUSHED[path] = stamp
-    for path in [path for path in _PUSHED if path.is_relative_to(workdir) and path not in there]:
-        store.rm_file(address(path))
-        del _PUSHED[path]
+    try:
+        for path, stamp in there.items():
+            if _PUSHED.get(path) != stamp:
+                store.put_file(str(path), address(path))
+                _PUSHED[path] = stamp
+        for path in [path for path in _PUSHED if path.is_relative_to(workdir) and path not in there]:
+            store.rm_file(address(path))
+            del _PUSHED[path]
+    except Exception as error:
+        raise _told(error, address(path), "written; the same command goes on from the newest checkpoint") from error
 
 
 def _pull(copy):
@@ -99,7 +106,7 @@ def _pull(copy):
     try:
         found = store.find(top)
     except Exception as error:  # of many kinds: no such bucket, no rights, no network
-        raise InputError(f"{top} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}).") from error
+        raise _told(error, top, "read") from error
     names = [name.partition(top.partition("://")[2].rstrip("/") + "/")[2] for name in found]
     wanted = {copy / name for name in names if name and not set(APART) & set(pathlib.Path(name).parts)}
     for path in copy.rglob("*"):
@@ -113,15 +120,19 @@ def _pull(copy):
     _PULLED.add(copy)
 
 
+def _told(error, place, done):
+    return InputError(f"{place} cannot be {done} ({first_line(error)}).")
+
+
 def _stamp(path):
     about = path.stat()
     return about.st_size, about.st_mtime_ns
 
 
-def _store(address):
+def _store(place):
     import fsspec  # with what it imports, half a second
 
-    scheme = address.partition("://")[0]
+    scheme = place.partition("://")[0]
     # TensorStore writes what etils lists by a filesystem of its own: nothing of that may be remembered.
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
     logging.getLogger(SCHEMES[scheme]).setLevel(logging.CRITICAL)  # what fails is raised as well

@@ -21,10 +21,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm import remote, sharding
-from ddpm.errors import InputError, check_at_least
+from ddpm.errors import InputError, check_at_least, first_line
 from ddpm.training import quiet_orbax, steady_orbax  # noqa: F401
 from ddpm.training.state import State
-from ddpm.training.store_errors import first_line, is_full, is_of_the_machine
+from ddpm.training.store_errors import is_full, is_of_the_machine
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

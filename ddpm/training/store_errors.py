@@ -23,11 +23,6 @@ def is_of_the_machine(error: BaseException) -> bool:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """Its kind and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200]
-
-
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# launch/tpu/run.sh NAME --config FILE --workdir /mnt/runs/DIR [flags of ddpm.main]
+# launch/tpu/run.sh NAME --config FILE --workdir gs://BUCKET/DIR [flags of ddpm.main]
 # Copies the last commit to all workers, installs it, and starts the run there; a run that goes on saves first. The run outlives
 # this command: each worker writes train.log, and at the end its exit code to train.exit.
 set -euo pipefail
 
 if (($# < 2)); then
-  echo "usage: launch/tpu/run.sh NAME --config FILE --workdir /mnt/runs/DIR [flags of ddpm.main]" >&2
+  echo "usage: launch/tpu/run.sh NAME --config FILE --workdir gs://BUCKET/DIR [flags of ddpm.main]" >&2
   exit 2
 fi
 name=$1 && shift
@@ -22,7 +22,7 @@ rm -f train.exit
 mkdir -p ddpm && tar -xzf ddpm.tar.gz -C ddpm && cd ddpm
 python3 -m pip install --quiet --user uv
 [ -d .venv ] || python3 -m uv venv --quiet --python 3.12 .venv
-python3 -m uv pip install --quiet --constraint requirements.txt --editable . 'jax[tpu]'
+python3 -m uv pip install --quiet --constraint requirements.txt --editable '.[gcs]' 'jax[tpu]'
 REMOTE
 start="cd ddpm && nohup sh -c '.venv/bin/python -m ddpm.main \"\$@\" >>../train.log 2>&1; echo \$? >../train.exit' ddpm$flags"
 

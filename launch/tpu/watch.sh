@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# launch/tpu/watch.sh NAME TYPE [flags of gcloud] -- --config FILE --workdir /mnt/runs/DIR [flags of ddpm.main]
+# launch/tpu/watch.sh NAME TYPE [flags of gcloud] -- --config FILE --workdir gs://BUCKET/DIR [flags of ddpm.main]
 # up.sh and run.sh, and again whenever the slice is taken away or the run left with 75, until the run is done. Keep it running
 # (tmux, a small VM): it costs a look a minute. The slice is left as it is at the end: launch/tpu/down.sh NAME.
 set -euo pipefail
@@ -8,7 +8,7 @@ here=$(dirname "$0")
 up=()
 while (($#)) && [[ $1 != -- ]]; do up+=("$1") && shift; done
 if ((${#up[@]} < 2 || $# < 3)); then
-  echo "usage: launch/tpu/watch.sh NAME TYPE [flags of gcloud, such as --spot] -- --config FILE --workdir /mnt/runs/DIR" >&2
+  echo "usage: launch/tpu/watch.sh NAME TYPE [flags of gcloud, such as --spot] -- --config FILE --workdir gs://BUCKET/DIR" >&2
   exit 2
 fi
 name=${up[0]} && shift
