@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 
-from job import NUM_STEPS, Job
+from job import STEPS, Job
 from PIL import Image
 
 from ddpm.data.digits import digits
@@ -77,7 +77,7 @@ class frozen(Fault):
 
 class _Files(Fault):
     def job(self):
-        job, self.moment = self.on_files(self.place), self.chance.randrange(1, NUM_STEPS - AHEAD)
+        job, self.moment = self.on_files(self.place), self.chance.randrange(1, STEPS[2][0] - AHEAD)
         self.file = self.chance.choice(job.folders) / "images" / f"{self.chance.randrange(96):02d}.png"
         return job
 
@@ -221,7 +221,7 @@ class corrupted(Fault):
 
 class _NaN(Fault):
     def job(self):
-        self.moment, self.device = self.chance.randrange(1, NUM_STEPS - 5), self.chance.randrange(2)
+        self.moment, self.device = self.chance.randrange(1, STEPS[1][0] - 5), self.chance.randrange(2)
         return spoilt(self.place, self.about() | {"device": self.device})
 
     def peer(self, job):

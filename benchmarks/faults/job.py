@@ -15,7 +15,7 @@ from ddpm.training import checkpoint, metrics
 
 HERE = pathlib.Path(__file__).parent
 REPO = HERE.parents[1]
-NUM_STEPS, SAVE_EVERY = 24, 6
+STEPS = {1: (40, 8), 2: (24, 6)}  # of so many processes: of the run, and from a checkpoint to the next
 FLAGS = (
     f"--config={REPO}/experiments/digits.py",
     "--config.model.unet.channels=32",
@@ -27,8 +27,6 @@ FLAGS = (
     "--config.training.sample_every=0",
     "--config.training.evaluate_every=0",
     "--config.training.max_skipped=3",
-    f"--config.training.num_steps={NUM_STEPS}",
-    f"--config.training.save_every={SAVE_EVERY}",
 )
 PATIENCE = 120  # seconds after which a run that neither ends nor goes on is lost
 
@@ -68,6 +66,8 @@ class Job:
             | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # the runs compile much and compute little
             | (environment or {})
         )
+        self.num_steps, save_every = STEPS[processes]
+        self.flags += (f"--config.training.num_steps={self.num_steps}", f"--config.training.save_every={save_every}")
         self.number, self.attempt, self.processes = processes, 0, []
         place.mkdir(parents=True)
 
@@ -158,8 +158,8 @@ class Job:
     def sums(self) -> dict:
         """Checksums of all arrays after the last step, of which those of the EMA have been read anew."""
         directory = self.workdir / "checkpoints"
-        checkpoint.read_ema_params(directory, NUM_STEPS)
-        return checkpoint.read_record(directory, NUM_STEPS)["leaves"]
+        checkpoint.read_ema_params(directory, self.num_steps)
+        return checkpoint.read_record(directory, self.num_steps)["leaves"]
 
     def _file(self, rank: int, kind: str) -> pathlib.Path:
         return self.place / f"{rank}.{self.attempt}.{kind}"

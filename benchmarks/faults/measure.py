@@ -2,7 +2,7 @@
 
 python benchmarks/faults/measure.py [--times 20] [--only NAME ...] [--jobs 2] [--out FILE]
 
-A run has 24 steps and a checkpoint every 6. The moment is a random step, and up to 50 ms. Medians, and the largest in brackets.
+A run of one process has 40 steps and a checkpoint every 8, one of two 24 and every 6. The moment is a random step, and up to 50 ms. Medians, and the largest in brackets.
 Steps lost: done before, and done again. Ends after: seconds from the fault to the end of all processes, by themselves. Recovery:
 seconds from the fault until the same command is where the run was. Same bits: runs that ended with every bit of the state of one to which
 nothing happened; a run that does not is either broken silently, or named below as lost.
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import faults
-from job import NUM_STEPS, Lost
+from job import Lost
 
 ATTEMPTS = 3  # after which a run that ends early is lost
 
@@ -82,7 +82,7 @@ def injected(made: type, place: pathlib.Path, peers: Peers, seed: int, number: i
     job, found = fault.job(), {"number": number}
     try:
         job.start()
-        job.reaches(getattr(fault, "moment", None) or chance.randrange(1, NUM_STEPS - 5))
+        job.reaches(getattr(fault, "moment", None) or chance.randrange(1, job.num_steps - 5))
         time.sleep(chance.uniform(0, 0.05))
         began = time.monotonic()
         codes = job.ends(fault.happens(job) or [])
