@@ -4,7 +4,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import pathlib
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -13,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 
 from ddpm import sharding
-from ddpm.errors import InputError
+from ddpm.errors import InputError, MachineError, first_line
 
 TRIPLE = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 EXIT_CODE = 75  # EX_TEMPFAIL: run the same command again
 THREADS_LEFT = 10
 HEARTBEAT = 30  # seconds without a sign of a process after which the others end
@@ -36,14 +39,14 @@ def start(expected: int | None) -> bool:
         try:
             jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT)
         except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the processes of this run did not find each other: {str(error).splitlines()[0]}"
-            ) from error
+            raise MachineError(f"the processes of this run did not find each other: {first_line(error)}") from error
     if expected is not None and jax.process_count() != expected:
         raise InputError(
             f"--expect_processes {expected}, but this is one of {jax.process_count()}: start it by srun (not in the body of a "
             f"batch script alone), mpirun, or with {', '.join(TRIPLE)}."
         )
+    if jax.process_count() > 1:
+        sharding.wait_for_all("the start")  # later ones may wait long, but the first of gloo may not
     here, everywhere = jax.local_device_count(), jax.device_count()
     logging.warning("process %d of %d, %d of %d devices", jax.process_index(), jax.process_count(), here, everywhere)
     if jax.process_index():
@@ -55,8 +58,8 @@ def start(expected: int | None) -> bool:
 def leaving() -> Iterator[Callable[[int], int]]:
     """Gives a function that all processes end by, with their exit codes.
 
-    Those that did what was asked of them wait for each other, and THREADS_LEFT seconds for their threads, of which one may
-    hang in a read of data that nobody needs. One that failed leaves at once, whatever its threads still wait
+    Those that did what was asked of them wait for each other; one alone THREADS_LEFT seconds for its threads, of which one
+    may hang in a read of data that nobody needs. One that failed leaves at once, whatever its threads still wait
     for: Orbax's, after a write that failed, wait ten minutes. The other processes miss its heartbeat.
     """
 
@@ -66,8 +69,13 @@ def leaving() -> Iterator[Callable[[int], int]]:
             sys.stderr.flush()
             os._exit(code)
         if jax.distributed.is_initialized():
+            # A launcher that sees one process end with 75 sends SIGTERM to the others, whose 75 it is to see as well.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             sharding.wait_for_all("the end")
             jax.distributed.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         late = threading.Timer(THREADS_LEFT, os._exit, (code,))
         late.daemon = True
         late.start()
@@ -107,8 +115,6 @@ def how_started(environment: Mapping[str, str]) -> dict | None:
             raise InputError(f"{values}: all three are needed, and the number of a process is below their count.")
         own = {"coordinator_address": address, "num_processes": int(count), "process_id": int(number)}
         return own if int(count) > 1 else None
-    if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        return _devices(environment, _tasks_here(environment), int(environment["SLURM_LOCALID"]))
     if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
         if "OMPI_MCA_orte_hnp_uri" not in environment:  # Open MPI 5, which JAX does not know
             raise InputError(
@@ -116,9 +122,10 @@ def how_started(environment: Mapping[str, str]) -> dict | None:
             )
         tasks, task = (int(environment[f"OMPI_COMM_WORLD_LOCAL_{name}"]) for name in ("SIZE", "RANK"))
         return _devices(environment, tasks, task)
-    if "cpu" not in environment.get("JAX_PLATFORMS", "") and importlib.util.find_spec("libtpu"):
-        return {}
-    return None
+    if "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return _devices(environment, _tasks_here(environment), int(environment["SLURM_LOCALID"]))
+    tpu = any(pathlib.Path(device).exists() for device in TPU_DEVICES) and importlib.util.find_spec("libtpu")
+    return {} if tpu and environment.get("JAX_PLATFORMS", "").partition(",")[0] != "cpu" else None
 
 
 def _tasks_here(environment):

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class MachineError(InputError):
+    """What is no mistake of the user: a full disk, a store that does not answer; the same command may do another time."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that nothing answers to: lists the known ones and the nearest."""
     known = sorted(known)

@@ -1,7 +1,7 @@
 """The command: `python -m ddpm.main --config experiments/digits.py --workdir runs/digits`."""
 
-import contextlib
 import gc
+import os
 import pathlib
 import re
 import runpy
@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from ddpm import config as configs
 from ddpm import distribution, exports, imports, modes, remote, sharding
 from ddpm.cache import cache_directory
-from ddpm.errors import InputError, in_file, unknown_name
+from ddpm.errors import InputError, MachineError, in_file, unknown_name
 from ddpm.train_many import train_many
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
@@ -93,6 +93,7 @@ SEARCH = flags.DEFINE_string(
     "Metric that runs are chosen by, from the experiment's space(trial): loss, or of evaluation.metrics.",
 )
 TRIALS = flags.DEFINE_integer("trials", None, "Runs of a search, over all workers; 20 if not given.", lower_bound=1)
+OF_THE_USER = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 DRAWING = (
     "seed",
     "sampler",
@@ -127,15 +128,13 @@ def main(argv: list[str]) -> int:
 
 def _outcome(more: list[str]) -> int:
     try:
-        with contextlib.ExitStack() as leaving:
-            leaving.callback(remote.push_all)
+        with remote.pushing():
             return _run(more)
     except InputError as error:
         return _mistake(error)
     except OSError as error:  # a full or read-only disk, a file where a directory should be
-        return _mistake(
-            f"{error.filename or WORKDIR.value}: {error.strerror or error}. Mend it and run the same command."
-        )
+        text = f"{error.filename or WORKDIR.value}: {error.strerror or error}. Mend it and run the same command."
+        return _mistake(InputError(text) if isinstance(error, OF_THE_USER) else MachineError(text))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -158,10 +157,13 @@ def _run(more: list[str]) -> int:
     first = distribution.start(EXPECTED.value)
     if not first and whole not in ("train", "sample", "eval"):
         return 0  # the first process does it
-    if mode == "prepare":
-        return modes.prepare(config)
-    if mode == "encode":
-        return modes.encode(config)
+    for flag in (OUT, GIVEN, IMAGES, REFERENCE, INCEPTION, FROM):
+        if "://" in (flag.value or ""):
+            raise InputError(
+                f"--{flag.name}={flag.value}: only --workdir may be an address; give a path, mounted if need be."
+            )
+    if mode in ("prepare", "encode"):
+        return modes.prepare(config) if mode == "prepare" else modes.encode(config)
     workdir = remote.local(WORKDIR.value) if WORKDIR.value else None
     if not first and mode != "train" and workdir and remote.address(workdir):
         return 0  # no other process sees what it would write
@@ -249,10 +251,8 @@ def _whole(flag: str, text: str) -> int:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     verbosity = flags.FLAGS["verbosity"]
-    verbosity.value, verbosity.using_default_value = (
-        -1,
-        False,
-    )  # warnings: Orbax says fifty lines a checkpoint at level info
+    # Warnings: Orbax says fifty lines a checkpoint at level info.
+    verbosity.value, verbosity.using_default_value = -1, False
     flags.FLAGS.set_gnu_getopt(True)  # flags may follow the runs of mode report
     try:
         _check_experiment(argv)
@@ -282,9 +282,9 @@ def _check_experiment(argv: list[str]) -> None:
                 raise unknown_name("configuration key", key, known)
 
 
-def _mistake(error: Exception | str) -> int:
+def _mistake(error: Exception) -> int:
     print(f"error: {error}", file=sys.stderr)
-    return 2
+    return os.EX_IOERR if isinstance(error, MachineError) else 2
 
 
 def _start_sooner() -> None:

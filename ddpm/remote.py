@@ -1,13 +1,19 @@
-"""A run in an object store, such as gs://bucket/run: its checkpoints are written there, all else to a copy on this machine."""
+"""A run in an object store, such as gs://bucket/run: its checkpoints are written there, all else to a copy of this process."""
 
+import contextlib
 import logging
+import os
 import pathlib
+import shutil
+import socket
+from collections.abc import Iterator
 
 import jax
+import psutil
 
 from ddpm import sharding
 from ddpm.cache import cache_directory
-from ddpm.errors import InputError, first_line
+from ddpm.errors import InputError, MachineError, first_line
 
 SCHEMES = {"gs": "gcsfs"}  # and the package that knows it
 APART = ("checkpoints", "broken_checkpoints")  # what is never copied
@@ -16,7 +22,7 @@ _PUSHED: dict[pathlib.Path, tuple[int, int]] = {}  # file -> (bytes, time) of wh
 
 
 def local(workdir: str | pathlib.Path) -> pathlib.Path:
-    """A directory itself; of an address its copy on this machine, made like the store's. All processes have to ask together.
+    """A directory itself; of an address this process's copy, made like the store's: what was not pushed is lost.
 
     Raises:
       InputError: an address of no known store, or one that does not answer.
@@ -29,19 +35,17 @@ def local(workdir: str | pathlib.Path) -> pathlib.Path:
         raise InputError(
             f"{text} is no address of a run, such as gs://bucket/run; of other stores give a directory where it is mounted."
         )
-    copy = cache_directory("workdirs") / scheme / rest.strip("/")
-    if sharding.is_first():
-        _pull(copy.absolute())
-    sharding.wait_for_all(f"copy of {text}")
+    _forget_the_dead()
+    copy = _copies() / scheme / rest.strip("/")
+    _pull(copy)
     return copy
 
 
 def address(path: pathlib.Path) -> str | None:
     """What in an object store a file or directory of this machine is the copy of; None if it is none."""
-    copies = cache_directory("workdirs").absolute()
-    if not path.absolute().is_relative_to(copies):
+    if not path.absolute().is_relative_to(_copies()):
         return None
-    scheme, *rest = path.absolute().relative_to(copies).parts
+    scheme, *rest = path.absolute().relative_to(_copies()).parts
     return f"{scheme}://{'/'.join(rest)}"
 
 
@@ -62,8 +66,21 @@ def seen_by_all(workdir: pathlib.Path) -> bool:
     return jax.process_count() > 1 and address(workdir) is None
 
 
-def push_all() -> None:
-    """Brings what has changed in all copies to their stores."""
+@contextlib.contextmanager
+def pushing() -> Iterator[None]:
+    """Brings what has changed in all copies to their stores after a block, also after an error, which goes first."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _push_all()
+        except InputError as error:
+            logging.warning("%s", error)
+        raise
+    _push_all()
+
+
+def _push_all():
     for copy in _PULLED:
         push(copy)
 
@@ -84,7 +101,7 @@ def push(workdir: pathlib.Path) -> None:
       InputError: the store does not take it.
     """
     workdir = workdir.absolute()
-    if not any(workdir.is_relative_to(copy) for copy in _PULLED):
+    if not sharding.is_first() or not any(workdir.is_relative_to(copy) for copy in _PULLED):
         return
     store = _store(address(workdir))
     there = {path: _stamp(path) for path in workdir.rglob("*") if path.is_file()}
@@ -98,6 +115,17 @@ def push(workdir: pathlib.Path) -> None:
             del _PUSHED[path]
     except Exception as error:
         raise _told(error, address(path), "written; the same command goes on from the newest checkpoint") from error
+
+
+def _copies():
+    return (cache_directory("workdirs") / f"{socket.gethostname()}.{os.getpid()}").absolute()
+
+
+def _forget_the_dead():
+    for copies in _copies().parent.glob(f"{socket.gethostname()}.*"):
+        number = copies.name.rpartition(".")[2]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(copies, ignore_errors=True)
 
 
 def _pull(copy):
@@ -121,7 +149,7 @@ def _pull(copy):
 
 
 def _told(error, place, done):
-    return InputError(f"{place} cannot be {done} ({first_line(error)}).")
+    return MachineError(f"{place} cannot be {done} ({first_line(error)}).")
 
 
 def _stamp(path):

@@ -233,10 +233,11 @@ def best(workdir: str | pathlib.Path) -> int:
     Raises:
       InputError: there is none.
     """
+    workdir = remote.local(workdir)
     directory, steps = trained.checkpoints(workdir)
     record = trained.newest(directory, steps, checkpoint.read_record)[1]
     figure = best_figure(from_json(record["config"]).evaluation)
-    step = records.best_step(remote.local(workdir), figure, steps) if figure else None
+    step = records.best_step(workdir, figure, steps) if figure else None
     if step is None:
         raise InputError(
             f"no checkpoint of {workdir} was evaluated while training, so none is best; "

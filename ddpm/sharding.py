@@ -2,6 +2,9 @@
 
 import math
 import os
+import pathlib
+import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +119,26 @@ def is_first() -> bool:
 def agreed(said: bool) -> bool:
     """Whether all processes say so; all have to ask together."""
     return said if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(said))))
+
+
+def check_shared(directory: pathlib.Path) -> None:
+    """Raises InputError where processes see different directories under one name; all have to ask together."""
+    if jax.process_count() == 1:
+        return
+    mark = multihost_utils.broadcast_one_to_all(np.array(time.time_ns() % 2**31, np.int32))
+    file = directory / f".seen_by_all.{mark}"
+    if is_first():
+        file.touch()
+    wait_for_all(f"{file} is there")
+    seen = file.exists()
+    if not agreed(seen):
+        host = socket.gethostname()
+        raise InputError(
+            f"{directory} of process {jax.process_index()} ({host}) {'is' if seen else 'is not'} that of the first: give a --workdir "
+            "on a disk that all processes share."
+        )
+    if is_first():
+        file.unlink()
 
 
 def wait_for_all(name: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import jax
 from ml_collections import ConfigDict
 
-from ddpm import remote
+from ddpm import remote, sharding
 from ddpm.errors import InputError
 from ddpm.evaluation import records
 from ddpm.settings import Settings, changed, folder, said
@@ -48,14 +48,14 @@ def run(
     places, mistakes = folders(workdir, runs), {}
     for number in range(len(runs)) if index is None else [index]:
         own, place = changed(config, runs[number]), places[number]
-        if is_finished(own, place):
+        if sharding.agreed(is_finished(own, place)):
             print(f"run {number} of 0..{len(runs) - 1} is finished: {place}", flush=True)
             continue
         print(f"run {number} of 0..{len(runs) - 1}: {said(runs[number])}", flush=True)
         try:
             code = train(own, place, accept_changes=accept_changes)
         except FAILURES as error:
-            if index is not None:
+            if index is not None or jax.process_count() > 1:  # the others may be in the middle of it
                 raise
             logging.warning("run %d: %s", number, error)
             mistakes[number] = error

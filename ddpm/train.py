@@ -69,6 +69,10 @@ def train(
                 raise interrupt.Interrupted
 
         workdir.mkdir(parents=True, exist_ok=True)
+        if not remote.address(workdir):
+            sharding.check_shared(workdir)
+        held = memory.needs(abstract, task.feed.given, 0)
+        memory.check(held, memory.available())  # before any of it is there
         checkpoints = checkpoint.Checkpoints(
             workdir,
             keep=config.training.keep,
@@ -84,7 +88,7 @@ def train(
             writer = metrics.Metrics(workdir, first, [TensorboardWriter(workdir / "tensorboard", first), *also])
             closing.callback(writer.close)
         _introduce(config, workdir, task.name, facts, abstract, mesh, first)
-        needed = memory.needs(abstract, task.feed.given, steps.activations())
+        needed = held | {"activations": steps.activations()}
         print(f"memory {memory.check(needed, memory.available())}", flush=True)
 
         def save(step: int, state: State) -> None:

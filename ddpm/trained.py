@@ -55,12 +55,13 @@ def read(workdir: str | pathlib.Path, step: int | None = None) -> Trained:
     Raises:
       InputError: no such run or step, or no intact checkpoint.
     """
+    workdir = remote.local(workdir)
     directory, steps = checkpoints(workdir)
     if step is not None and step not in steps:
         raise InputError(f"no checkpoint of step {step} in {directory}; there are {', '.join(map(str, steps))}.")
     step, (record, params) = newest(directory, steps if step is None else [step], _record_and_params)
     facts = Facts.from_json(record["facts"])
-    return Trained(remote.local(workdir), from_json(record["config"]), facts, step, params)
+    return Trained(workdir, from_json(record["config"]), facts, step, params)
 
 
 def checkpoints(workdir: str | pathlib.Path) -> tuple[pathlib.PurePath, list[int]]:

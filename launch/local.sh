@@ -22,6 +22,7 @@ while (($#)); do
   shift || usage
 done
 [[ $workdir ]] || usage
+[[ $workdir != *://* ]] || { echo "launch/local.sh: its logs need a --workdir on this machine, not $workdir" >&2 && exit 2; }
 
 visible=${CUDA_VISIBLE_DEVICES-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true)}
 IFS=, read -ra gpus <<<"$visible"

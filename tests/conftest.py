@@ -97,10 +97,10 @@ TINY = [  # a run of the command that takes seconds
 
 def start(*arguments, devices=1, environment=None, **options):
     """Starts `python -m ddpm.main` as a user would, on so many fake devices, with more in its environment."""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | (environment or {})
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(REPO)} | (environment or {})
     command = [sys.executable, "-m", "ddpm.main", *map(str, arguments)]
-    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
-    return subprocess.Popen(command, cwd=REPO, env=environment, text=True, **options)
+    options = dict(cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE) | options
+    return subprocess.Popen(command, env=environment, text=True, **options)
 
 
 def run(*arguments, **options):

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, start
+from conftest import REPO, TINY, start
 from test_resume import state, steps
 
 import ddpm
@@ -25,15 +25,15 @@ LONG = [*ARGUMENTS, "--config.training.num_steps=100000"]
 
 
 @contextlib.contextmanager
-def together(processes, *arguments, devices=1):
-    """Starts so many processes that know of each other; none outlives the block."""
+def together(processes, *arguments, devices=1, folders=None):
+    """Starts so many processes that know of each other, in folders of their own if these are given; none outlives the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = []
     for number in range(processes):
         told = dict(zip(TRIPLE, (f"127.0.0.1:{port}", str(processes), str(number)), strict=True))
-        started.append(start(*arguments, devices=devices, environment=told))
+        started.append(start(*arguments, devices=devices, environment=told, cwd=folders[number] if folders else REPO))
     try:
         yield started
     finally:
@@ -142,6 +142,22 @@ def test_sigterm_to_one_saves_the_same_step_of_all_and_the_same_command_goes_on_
 
 
 @pytest.mark.slow
+def test_processes_with_workdirs_of_their_own_are_told_before_they_train(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "experiments").symlink_to(REPO / "experiments")
+    with together(2, *ARGUMENTS, "--workdir=run", folders=folders) as processes:
+        found = ends(processes)
+    assert {code for code, *_ in found} <= {1, 2}
+    assert (
+        "run of process 1 (" in found[1][2]
+        and ") is not that of the first: give a --workdir on a disk that" in found[1][2]
+    )
+    assert not steps(tmp_path / "a" / "run")
+
+
+@pytest.mark.slow
 def test_one_that_is_killed_ends_the_others_soon(tmp_path):
     with together(2, *LONG, f"--workdir={tmp_path}") as processes:
         reaches(tmp_path, 5)
@@ -180,6 +196,12 @@ def test_an_environment_that_says_too_little_is_told_of(environment, message):
     assert str(caught.value).startswith(message)
 
 
+OPEN_MPI = dict(
+    OMPI_COMM_WORLD_SIZE="8",
+    OMPI_COMM_WORLD_LOCAL_SIZE="4",
+    OMPI_COMM_WORLD_LOCAL_RANK="3",
+    OMPI_MCA_orte_hnp_uri="any",
+)
 SLURM = dict(SLURM_PROCID="5", SLURM_STEP_NUM_TASKS="6", SLURM_LOCALID="1", SLURM_NODEID="1")
 
 
@@ -194,6 +216,7 @@ SLURM = dict(SLURM_PROCID="5", SLURM_STEP_NUM_TASKS="6", SLURM_LOCALID="1", SLUR
         (SLURM | dict(SLURM_STEP_TASKS_PER_NODE="4,2", CUDA_VISIBLE_DEVICES="3"), {"local_device_ids": [0]}),
         (SLURM | dict(SLURM_STEP_TASKS_PER_NODE="4,2", CUDA_VISIBLE_DEVICES="0,1,2,3"), {"local_device_ids": [2, 3]}),
         (SLURM | dict(CUDA_VISIBLE_DEVICES="0,1", JAX_LOCAL_DEVICE_IDS="0"), {}),
+        (SLURM | OPEN_MPI | dict(CUDA_VISIBLE_DEVICES="0,1,2,3"), {"local_device_ids": [3]}),  # mpirun in an allocation
         (
             dict(zip(TRIPLE, ("here:1", "2", "1"), strict=True)),
             dict(coordinator_address="here:1", num_processes=2, process_id=1),

@@ -71,7 +71,7 @@ def test_a_run_in_a_bucket_goes_on_on_another_machine_and_opens_there(environmen
     elsewhere = environment()
     code, out, err = run("--mode=sample", there, "--num=4", environment=elsewhere)
     assert code == 0, err
-    copy = pathlib.Path(elsewhere["XDG_CACHE_HOME"]) / "ddpm" / "workdirs" / "gs" / "ours" / "runs" / "a"
+    (copy,) = pathlib.Path(elsewhere["XDG_CACHE_HOME"]).glob("ddpm/workdirs/*/gs/ours/runs/a")
     rows = [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()]
     assert rows == [*range(5, saved + 1, 5), *range(saved - saved % 5 + 5, saved + 5, 5), saved + 5][: len(rows)]
     assert len((copy / "evaluation.jsonl").read_text().splitlines()) == 1 and not (copy / "checkpoints").exists()
@@ -109,7 +109,9 @@ def test_addresses_that_are_none_and_stores_that_do_not_answer_are_told_of(envir
     with pytest.raises(InputError, match="^gs:// is no address"):
         remote.local("gs://")
     code, _, err = run(*TEN, "--workdir=gs://nobody/run", environment=environment())
-    assert code == 2 and "error: gs://nobody/run cannot be read (" in err
+    assert code == 74 and "error: gs://nobody/run cannot be read (" in err
+    code, _, err = run("--mode=sample", "--workdir=gs://ours/run", "--out=gs://ours/x.npz", environment=environment())
+    assert code == 2 and "--out=gs://ours/x.npz: only --workdir may be an address" in err
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match="^gs:// needs the package gcsfs: pip install gcsfs"):
         remote.local("gs://bucket/run")

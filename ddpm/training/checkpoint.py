@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm import remote, sharding
-from ddpm.errors import InputError, check_at_least, first_line
+from ddpm.errors import InputError, MachineError, check_at_least, first_line
 from ddpm.training import quiet_orbax, steady_orbax  # noqa: F401
 from ddpm.training.state import State
 from ddpm.training.store_errors import is_full, is_of_the_machine
@@ -138,15 +138,15 @@ class Checkpoints:
                 bad.append(path)
         if not sharding.agreed(not bad):
             where = f"here: {', '.join(bad[:3])}" if bad else "on another process"
-            raise InputError(
+            raise MachineError(
                 f"at step {step} parameters are not finite {where}; no checkpoint was written, {self._kept()}. Look at the "
                 "memory of the devices and run the same command: it goes on from there."
             )
         return sums
 
-    def _write_error(self, error: Exception) -> InputError:
+    def _write_error(self, error: Exception) -> MachineError:
         reason, remedy = ("the disk is full", "Free some space") if is_full(error) else (first_line(error), "Mend that")
-        return InputError(
+        return MachineError(
             f"the newest checkpoint could not be written to {self.directory} ({reason}); {self._kept()}. "
             f"{remedy} and run the same command: it goes on from there."
         )

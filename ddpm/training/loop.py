@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from ddpm.data.pipeline import Feed
-from ddpm.errors import InputError, check_at_least
+from ddpm.errors import InputError, check_at_least, first_line
 from ddpm.rng import stream
 from ddpm.sharding import replicated
 from ddpm.training.interrupt import Interrupted
+from ddpm.training.memory import REMEDY
 from ddpm.training.metrics import average
 from ddpm.training.state import State
 
@@ -96,7 +97,12 @@ class Steps:
 
     def activations(self) -> int:
         """Bytes on each device that the first program takes besides the state and what it is given."""
-        return self.compiled().memory_analysis().temp_size_in_bytes
+        try:
+            return self.compiled().memory_analysis().temp_size_in_bytes
+        except jax.errors.JaxRuntimeError as error:  # as on TPU
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise InputError(f"a step does not fit the memory: {first_line(error)}: {REMEDY}") from error
 
     def compiled(self) -> jax.stages.Compiled:
         """The first program as XLA compiled it."""

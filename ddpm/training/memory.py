@@ -9,6 +9,11 @@ import psutil
 from ddpm.errors import InputError
 from ddpm.training.state import State
 
+REMEDY = (
+    "take a smaller training.batch_size and a larger optimizer.accumulate, model.unet.remat = True, or split the state over "
+    "devices with mesh.fsdp."
+)
+
 
 def needs(state: State, given: Any, activations: int) -> dict[str, int]:
     """Bytes on each device, by what they are of.
@@ -36,10 +41,7 @@ def check(needed: dict[str, int], available: int | None) -> str:
     said = ", ".join(f"{name} {_in_words(size)}" for name, size in needed.items())
     of = f" of {_in_words(available)}" if available else ""
     if available and total > available:
-        raise InputError(
-            f"training needs {_in_words(total)}{of} on each device ({said}): take a smaller training.batch_size and a larger "
-            "optimizer.accumulate, model.unet.remat = True, or split the state over devices with mesh.fsdp."
-        )
+        raise InputError(f"training needs {_in_words(total)}{of} on each device ({said}): {REMEDY}")
     return f"{_in_words(total)}{of} on each device: {said}"
 
 

@@ -43,7 +43,8 @@ class Watchdog:
             except StopIteration:
                 return
             finally:
-                self.waits(step)
+                self.waits(None)
+            self.waits(step)
             yield batch
             step = "a step, so for a device or another process"
 
