@@ -133,7 +133,7 @@ def check_workdir(workdir: pathlib.Path, runs: list[Settings]) -> None:
 
 def check_holds_no_run(workdir: pathlib.Path) -> None:
     """Raises InputError for the workdir of a single run."""
-    if checkpoint.steps_in(remote.checkpoints(workdir)):
+    if remote.checkpoints(workdir).exists():
         raise InputError(f"{workdir} holds a run itself: give what makes many runs a --workdir of its own.")
 
 

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from ddpm import sharding
-from ddpm.errors import InputError
+from ddpm.errors import InputError, MachineError
 from ddpm.training import checkpoint
 from ddpm.training.checkpoint import Checkpoints
 from ddpm.training.state import init_state
@@ -284,3 +284,28 @@ def test_a_clock_that_jumps_ends_no_write(tmp_path, monkeypatch):
     checkpoints.save(1, state_of(1), {})
     checkpoints.finish()
     assert checkpoint.read_ema_params(tmp_path / "checkpoints", 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("PERMISSION_DENIED: Error reading gs://bucket/run"),
+        ValueError('Error opening "zarr" driver: UNAVAILABLE: Connect error'),
+        ValueError('Failed to open: "x" [OS error 5: EIO Input/output error]'),
+        ConnectionResetError(104, "Connection reset by peer"),
+        TimeoutError("timed out"),
+        OSError(errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_store_that_cannot_be_read_for_now_sets_no_checkpoint_aside(tmp_path, monkeypatch, error):
+    checkpoints, state = Checkpoints(tmp_path, keep=2, keep_every=0), state_of(1)
+    checkpoints.save(1, state, {})
+    checkpoints.finish()
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(checkpoint.ocp.PyTreeCheckpointHandler, "restore", fails)
+    with pytest.raises(MachineError, match="/checkpoints/1 cannot be read .*. Mend that and run the same command"):
+        checkpoints.restore(abstract(state))
+    assert checkpoint.steps_in(tmp_path / "checkpoints") == [1] and not (tmp_path / "broken_checkpoints").exists()

@@ -235,7 +235,9 @@ def _read(directory, step, item, handler, args):
         return handler.restore(directory / str(step) / item, args=args)  # a Checkpointer would wait for all processes
     except Exception as error:
         if is_of_the_machine(error):
-            raise
+            raise MachineError(
+                f"{directory / str(step)} cannot be read ({first_line(error)}). Mend that and run the same command."
+            ) from error
         raise Broken(f"{item}: {first_line(error)}") from error
 
 
