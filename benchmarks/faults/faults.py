@@ -205,7 +205,12 @@ class clock_jump(_Shim):
 
 
 class corrupted(Fault):
-    """a byte of the newest checkpoint that flips, of one process's part, after a SIGKILL to both"""
+    """a byte of the newest of two checkpoints that flips, of one process's part, after a SIGKILL to both"""
+
+    def job(self):
+        num_steps, save_every = STEPS[2]
+        self.moment = self.chance.randrange(2 * save_every + 1, num_steps - 5)
+        return super().job()
 
     def happens(self, job):
         job.kill()
