@@ -17,6 +17,7 @@ import random
 import re
 import statistics
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -124,7 +125,7 @@ def row(fault: type, rows: list[dict]) -> str:
     ended = [r for r in whole if "lost" in r]
     codes = sorted({code for r in whole for code in r["codes"]})
     said = collections.Counter(re.sub(r"\d+", "N", r["said"]) for r in ended).most_common(1)
-    words = " ".join(map(str, codes)) + (f": {said[0][0]}" if said else ": the run goes on")
+    words = " ".join(map(str, codes)) + (f": {textwrap.shorten(said[0][0], 130)}" if said else ": the run goes on")
     cells = [
         fault.__doc__,
         len(rows),
