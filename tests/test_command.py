@@ -166,9 +166,9 @@ MISTAKES = {
         "X/no python.py, line 1: SyntaxError: ",
     ),
     "a workdir that is a file": ([*TINY, "--workdir=X/misspelt.py"], "X/misspelt.py"),
-    "a workdir that is an address": (
-        [*TINY, "--workdir=gs://bucket/run"],
-        "--workdir gs://bucket/run is an address: give a directory, such as one where the bucket is mounted.",
+    "a workdir in an unknown store": (
+        [*TINY, "--workdir=s3://bucket/run"],
+        "s3://bucket/run is no address of a run, such as gs://bucket/run; of other stores give a directory where it is mounted.",
     ),
     "no steps": ([*TINY, "--workdir=W", "--config.training.num_steps=0"], "training.num_steps = 0 must be at least 1."),
     "no batch": (
