@@ -26,7 +26,9 @@ class Sampler:
 
 def draw(out, sampler, num=10, seed=0):
     said = []
-    drawn = draw_to(out, lambda first, last: sampler.batches(first, last), num, about={"seed": seed}, progress=said.append)
+    drawn = draw_to(
+        out, lambda first, last: sampler.batches(first, last), num, about={"seed": seed}, progress=said.append
+    )
     return drawn, said
 
 
