@@ -287,7 +287,7 @@ def _mistake(error: Exception) -> int:
     return os.EX_IOERR if isinstance(error, MachineError) else 2
 
 
-def _start_sooner() -> None:
+def start_sooner() -> None:
     gc.set_threshold(100_000)  # collecting garbage takes a tenth of the tracing
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory("jax")))
@@ -295,5 +295,5 @@ def _start_sooner() -> None:
 
 
 if __name__ == "__main__":
-    _start_sooner()
+    start_sooner()
     app.run(main, flags_parser=_parse_flags)

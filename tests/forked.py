@@ -18,7 +18,7 @@ def call(arguments, environment, out, err):
     os.environ.update(environment)
     sys.argv, code = ["ddpm.main", *arguments], 1
     try:
-        main._start_sooner()
+        main.start_sooner()
         app.run(main.main, flags_parser=main._parse_flags)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)

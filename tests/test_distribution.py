@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -42,9 +43,12 @@ def together(processes, *arguments, devices=1, folders=None):
 
 
 def ends(processes, timeout=300):
-    """(exit code, standard output, standard error) of each."""
+    """(exit code, standard output but for what Gloo writes to it, standard error) of each."""
     said = [process.communicate(timeout=timeout) for process in processes]
-    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+    return [
+        (process.returncode, re.sub(r"\[Gloo\].*\n", "", out), err)
+        for process, (out, err) in zip(processes, said, strict=True)
+    ]
 
 
 def reaches(workdir, step, timeout=300):
@@ -79,7 +83,7 @@ def test_any_number_of_processes_and_devices_has_the_same_losses(tmp_path, alone
     arguments = (*ARGUMENTS, *laid, *drawing, f"--workdir={tmp_path}", f"--expect_processes={processes}")
     with together(processes, *arguments, devices=devices) as started:
         (code, out, err), *others = ends(started)
-    assert code == 0 and all(end[:2] == (0, "") for end in others), err
+    assert code == 0 and all(end[:2] == (0, "") for end in others), (err, others)
     assert "memory " in out and (tmp_path / "samples" / "00000020.png").exists()
     assert (tmp_path / "evaluation.jsonl").read_text().count("\n") == 1
     np.testing.assert_allclose(losses(tmp_path), losses(alone), rtol=1e-5)
@@ -100,7 +104,7 @@ def test_several_processes_draw_a_share_each_and_evaluate_all(tmp_path, processe
     for mode, file in (("sample", "samples/*.npz"), ("eval", "evaluation.jsonl")):
         with together(processes, f"--mode={mode}", "--num=1000", f"--workdir={tmp_path}") as started:
             (code, out, err), *others = ends(started)
-        assert code == 0 and all(end[:2] == (0, "") for end in others), err
+        assert code == 0 and all(end[:2] == (0, "") for end in others), (err, others)
         assert len([*tmp_path.glob(file)]) == 1
         share = 1000 // processes
         assert f"{share}/{share} images, the share of the first of {processes} processes" in out or mode == "eval"
