@@ -79,8 +79,9 @@ def alone(tmp_path_factory):
 )
 def test_any_number_of_processes_and_devices_has_the_same_losses(tmp_path, alone, processes, devices, fsdp, tensor):
     drawing = ("--config.training.evaluate_every=20", "--config.training.sample_every=20")
+    large = ("--config.sampler.batch_size=128", "--config.evaluation.num=1000")
     laid = (f"--config.mesh.fsdp={fsdp}", f"--config.mesh.tensor={tensor}")
-    arguments = (*ARGUMENTS, *laid, *drawing, f"--workdir={tmp_path}", f"--expect_processes={processes}")
+    arguments = (*ARGUMENTS, *laid, *drawing, *large, f"--workdir={tmp_path}", f"--expect_processes={processes}")
     with together(processes, *arguments, devices=devices) as started:
         (code, out, err), *others = ends(started)
     assert code == 0 and all(end[:2] == (0, "") for end in others), (err, others)
@@ -92,34 +93,28 @@ def test_any_number_of_processes_and_devices_has_the_same_losses(tmp_path, alone
         np.testing.assert_allclose(a, b, atol=1e-4)
     images = [run.sample(4, sampler="ddim", num_steps=3).astype(int) for run in (here, there)]
     assert np.abs(images[0] - images[1]).max() <= 1
+    if processes > 1:
+        check_shares(there, processes)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("processes", "fsdp"), [(2, 2), (4, 4)])
-def test_several_processes_draw_a_share_each_and_evaluate_all(tmp_path, processes, fsdp):
-    large = ("--config.sampler.batch_size=128", "--config.evaluation.num=1000", f"--config.mesh.fsdp={fsdp}")
-    with together(processes, *ARGUMENTS, *large, f"--workdir={tmp_path}") as started:
-        found = ends(started)
-    assert not any(code for code, *_ in found), found
-    for mode, file in (("sample", "samples/*.npz"), ("eval", "evaluation.jsonl")):
-        with together(processes, f"--mode={mode}", "--num=1000", f"--workdir={tmp_path}") as started:
+def check_shares(run, processes):
+    """Modes sample and eval: several processes draw a share each of what one draws, and none is drawn again."""
+    for mode in ("sample", "eval"):
+        with together(processes, f"--mode={mode}", "--num=1000", f"--workdir={run.workdir}") as started:
             (code, out, err), *others = ends(started)
         assert code == 0 and all(end[:2] == (0, "") for end in others), (err, others)
-        assert len([*tmp_path.glob(file)]) == 1
         share = 1000 // processes
         assert f"{share}/{share} images, the share of the first of {processes} processes" in out or mode == "eval"
-    run = ddpm.load(tmp_path)
-    (file,) = (tmp_path / "samples").glob("*.npz")
+    (file,) = (run.workdir / "samples").glob("*.npz")
     drawn, alone = np.load(file)["arr_0"], run.sample(1000)
     assert drawn.shape == (1000, 8, 8, 1) and np.abs(drawn.astype(int) - alone.astype(int)).max() <= 1
-    together_record = json.loads((tmp_path / "evaluation.jsonl").read_text())
-    assert together_record["provenance"]["generated"]["num"] == 1000
-    parts = sorted((tmp_path / "evaluation" / "samples").glob("*/*.npz"))
+    _, record = map(json.loads, (run.workdir / "evaluation.jsonl").read_text().splitlines())  # the first while training
+    assert record["provenance"]["generated"]["num"] == 1000
+    parts = sorted((run.workdir / "evaluation" / "samples").glob("*/*.npz"))
     firsts = {int(path.stem.split("-")[0]) for path in parts}
     assert {1000 * k // processes for k in range(processes)} <= firsts
     before = {path: path.stat().st_mtime_ns for path in parts}
-    record = run.evaluate()
-    assert record["figures"] == together_record["figures"]  # of the same images: none is drawn again
+    assert run.evaluate()["figures"] == record["figures"]
     assert before == {path: path.stat().st_mtime_ns for path in parts}
 
 
