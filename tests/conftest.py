@@ -36,6 +36,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)  # what takes seconds comes first
 
 
+@pytest.fixture(autouse=True, scope="module")
+def unburdened():
+    """What the tests of other files left is neither kept compiled nor looked through by the garbage collector."""
+    jax.clear_caches()
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def x64():
     """Double precision, for exact formulas."""
