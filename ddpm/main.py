@@ -1,6 +1,5 @@
 """The command: `python -m ddpm.main --config experiments/digits.py --workdir runs/digits`."""
 
-import gc
 import os
 import pathlib
 import re
@@ -8,15 +7,14 @@ import runpy
 import signal
 import sys
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from ddpm import config as configs
 from ddpm import distribution, exports, imports, modes, remote, sharding
-from ddpm.cache import cache_directory
 from ddpm.errors import InputError, MachineError, in_file, unknown_name
 from ddpm.train_many import train_many
+from ddpm.tuning import tune
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
@@ -287,13 +285,6 @@ def _mistake(error: Exception) -> int:
     return os.EX_IOERR if isinstance(error, MachineError) else 2
 
 
-def start_sooner() -> None:
-    gc.set_threshold(100_000)  # collecting garbage takes a tenth of the tracing
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory("jax")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
 if __name__ == "__main__":
-    start_sooner()
+    tune()
     app.run(main, flags_parser=_parse_flags)

@@ -8,6 +8,7 @@ import traceback
 from absl import app
 
 from ddpm import main
+from ddpm.tuning import tune
 
 
 def call(arguments, environment, out, err):
@@ -18,7 +19,7 @@ def call(arguments, environment, out, err):
     os.environ.update(environment)
     sys.argv, code = ["ddpm.main", *arguments], 1
     try:
-        main.start_sooner()
+        tune()
         app.run(main.main, flags_parser=main._parse_flags)
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)

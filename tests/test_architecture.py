@@ -6,7 +6,18 @@ from conftest import REPO
 
 FLOORS = [
     ("errors", "shapes", "condition"),
-    ("cache", "names", "rng", "pictures", "degradation", "degradations", "sharding", "distribution", "remote"),
+    (
+        "cache",
+        "tuning",
+        "names",
+        "rng",
+        "pictures",
+        "degradation",
+        "degradations",
+        "sharding",
+        "distribution",
+        "remote",
+    ),
     ("diffusion", "autoencoding"),
     ("models",),
     ("data",),

@@ -6,9 +6,10 @@ from absl import app
 from jax._src import compiler
 
 from ddpm import main
+from ddpm.tuning import tune
 
 compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0))
 
 if __name__ == "__main__":
-    main._start_sooner()
+    tune()
     app.run(main.main, flags_parser=main._parse_flags)

@@ -14,6 +14,7 @@ from absl import app
 
 from ddpm import main
 from ddpm.training import loop, step
+from ddpm.tuning import tune
 
 
 def spoil(about: dict) -> None:
@@ -53,5 +54,5 @@ def spoilt(leaf: jax.Array, device: int) -> jax.Array:
 
 if __name__ == "__main__":
     spoil(json.loads(sys.argv.pop(1)))
-    main._start_sooner()
+    tune()
     app.run(main.main, flags_parser=main._parse_flags)

@@ -1,0 +1,181 @@
+"""Speed of ours and of its peers, in turns: training steps, sampling, memory, start-up.
+
+make bench, or python benchmarks/speed/measure.py [--networks small,cifar10] [--peers diffusers,...] [--batch 16]
+  [--dtype float32] [--steps 3] [--rounds 5] [--draws 1,16,64] [--out results]
+
+Each contestant is a process of its own, which waits while another has its turn. All take the same step, with the gradient
+clipped, Adam, EMA and dropout, on images in memory, and draw with the same number of steps of DDIM; of each round there is a
+ratio, and the table has their median. A peer whose code is read from a path is left out where its variable (GUIDED_DIFFUSION,
+EDM) is not set. The share of the peak is of our operations, as XLA counts them, to those of a product of matrices.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).parent
+PEERS = ("diffusers", "diffusers_channels_last", "diffusers_compiled", "guided_diffusion", "edm")
+PEERS = (*PEERS, "denoising_diffusion_pytorch")
+OF_PATH = {"guided_diffusion": "GUIDED_DIFFUSION", "edm": "EDM"}
+DDIM = {1: 20, 16: 5}  # steps by images at once; fewer of more
+
+
+class Contestant:
+    """A process of worker.py.
+
+    Args:
+      cache: folder of what it compiles.
+    """
+
+    def __init__(self, who: str, network: str, arguments: argparse.Namespace, cache: pathlib.Path):
+        self.who, began = who, time.perf_counter()
+        options = {name: getattr(arguments, name) for name in ("batch", "dtype", "devices")}
+        caches = {"JAX_COMPILATION_CACHE_DIR": str(cache / "jax"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch")}
+        beside = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # others hold memory of the same device
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                HERE / "worker.py",
+                who,
+                network,
+                *(f"--{name}={value}" for name, value in options.items()),
+            ],
+            env=os.environ | caches | beside | {"PYTHONPATH": str(HERE.parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(cache / f"{who}.log").open("w"),
+            text=True,
+        )
+        self._log = cache / f"{who}.log"
+        self._answer()
+        self.first = time.perf_counter() - began
+
+    def __call__(self, do: str, **order) -> dict:
+        """What it answers an order."""
+        self._process.stdin.write(json.dumps({"do": do} | order) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.who} ended:\n{self._log.read_text()[-2000:]}")
+        return json.loads(line)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default="small,cifar10")
+    parser.add_argument("--peers", default=",".join(peer for peer in PEERS if OF_PATH.get(peer, "PATH") in os.environ))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--steps", type=int, default=3, help="of training, a turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--draws", default="1,16,64", help="images drawn at once; '' to draw none")
+    parser.add_argument("--devices", type=int, default=1, help="that ours splits a CPU into")
+    parser.add_argument("--out", type=pathlib.Path, help="file for the figures, as JSON")
+    arguments = parser.parse_args()
+    found = {"about": about(arguments), "networks": {}}
+    print(found["about"], flush=True)
+    for network in arguments.networks.split(","):
+        found["networks"][network] = measured(network, arguments)
+        print("\n".join(table(network, found["networks"][network])), flush=True)
+        if arguments.out:
+            arguments.out.write_text(json.dumps(found, indent=1))
+
+
+def about(arguments: argparse.Namespace) -> str:
+    """Machine, versions and work, in a line."""
+    smi = subprocess.run(
+        "nvidia-smi --query-gpu=name --format=csv,noheader", shell=True, capture_output=True, text=True
+    )
+    machine = smi.stdout.strip() or f"{os.cpu_count()} CPU cores"
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("jax", "torch", "diffusers"))
+    return f"{machine}; {', '.join(versions)}; {arguments.dtype}, batches of {arguments.batch}"
+
+
+def measured(network: str, arguments: argparse.Namespace) -> dict:
+    """Figures of each contestant with one network."""
+    with tempfile.TemporaryDirectory() as folder:
+        contestants, figures = [], {}
+        for who in ["ours", *filter(None, arguments.peers.split(","))]:
+            cache = pathlib.Path(folder) / who
+            cache.mkdir()
+            made = Contestant(who, network, arguments, cache)
+            cold = made.first
+            made.close()
+            made = Contestant(who, network, arguments, cache)
+            contestants.append(made)
+            figures[who] = {"cold": cold, "warm": made.first, "matmul": made("matmul")["matmul"]}
+            print(f"{network}: {who} took its first step after {cold:.1f} s, warm {made.first:.1f} s", file=sys.stderr)
+        for made in contestants:
+            figures[made.who] |= made("facts") | {"train": []}
+            made("train", steps=1)
+        for _ in range(arguments.rounds):
+            for made in contestants:
+                took = made("train", steps=arguments.steps)["seconds"]
+                figures[made.who]["train"].append(arguments.steps * arguments.batch / took)
+        for made in contestants:
+            figures[made.who]["peak"] = made("peak")
+        draws = [int(batch) for batch in arguments.draws.split(",") if batch]
+        for batch in draws:
+            order = {"batch": batch, "steps": DDIM.get(batch, 2)}
+            for made in contestants:
+                made("sample", **order)
+                figures[made.who][f"sample {batch}"] = []
+            for _ in range(arguments.rounds):
+                for made in contestants:
+                    rate = batch * order["steps"] / made("sample", **order)["seconds"]
+                    figures[made.who][f"sample {batch}"].append(rate)
+        for made in contestants:
+            made.close()
+    return figures
+
+
+def table(network: str, figures: dict) -> list[str]:
+    """Lines of Markdown."""
+    ours, peers = figures["ours"], [who for who in figures if who != "ours"]
+    peak = max(of["matmul"] for of in figures.values())
+    works = [name for name in ours if name == "train" or name.startswith("sample ")]
+    best = {work: max(peers, key=lambda who: statistics.median(figures[who][work]), default=None) for work in works}
+    lines = [
+        "",
+        f"{network}: {ours['parameters']:,} parameters; products of matrices run at {peak / 1e12:.3g} TFLOP/s",
+        "",
+        f"| who | {' | '.join(f'{work}: images/s (spread) | of the peak' for work in works)} | peak memory, GB | first step cold, warm, s |",
+        "|---|" + "---:|" * (2 * len(works) + 2),
+    ]
+    for who, of in figures.items():
+        cells = []
+        for work in works:
+            rates = of[work]
+            share = statistics.median(rates) * ours[work.split()[0]] / peak
+            cells += [
+                f"{statistics.median(rates):.3g} ({min(rates):.3g} to {max(rates):.3g})",
+                f"{share:.0%}" if of["parameters"] == ours["parameters"] else "",
+            ]
+        memory = of["peak"]["device"] or of["peak"]["resident"]
+        lines.append(f"| {who} | {' | '.join(cells)} | {memory / 1e9:.2f} | {of['cold']:.1f}, {of['warm']:.1f} |")
+    lines.append("")
+    for work, peer in best.items():
+        if peer:
+            ratios = [a / b for a, b in zip(ours[work], figures[peer][work], strict=True)]
+            low, high = min(ratios), max(ratios)
+            lines.append(f"{work}: {statistics.median(ratios):.2f} times {peer} ({low:.2f} to {high:.2f})")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""One contestant in a process of its own: reads orders, a line of JSON each, and answers each with a line.
+
+{"do": "train", "steps": 3}, {"do": "sample", "batch": 16, "steps": 5} -> {"seconds": 1.2}; {"do": "facts"}, {"do": "matmul"}
+and {"do": "peak"} -> what they are named. It says {"ready": ...} once it has taken its first step.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+
+
+def main() -> None:
+    """Makes the contestant and obeys."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("who")
+    parser.add_argument("network")
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--dtype", required=True)
+    parser.add_argument("--devices", type=int, required=True)
+    arguments = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what else is printed goes to stderr
+    if arguments.who == "ours":
+        from ours import Ours
+
+        made = Ours(arguments.network, arguments.batch, arguments.dtype, arguments.devices)
+    else:
+        from theirs import Theirs
+
+        made = Theirs(arguments.who, arguments.network, arguments.batch, arguments.dtype)
+    made.train(1)
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        answer, began = {}, time.perf_counter()
+        match order["do"]:
+            case "train":
+                made.train(order["steps"])
+            case "sample":
+                made.sample(order["batch"], order["steps"])
+            case "facts":
+                answer = made.facts()
+            case "matmul":
+                answer = {"matmul": made.matmul()}
+            case "peak":
+                resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                answer = {"resident": resident, "device": made.peak()}
+        print(json.dumps(answer | {"seconds": time.perf_counter() - began}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

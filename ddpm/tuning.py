@@ -1,0 +1,40 @@
+"""What a process sets before it computes anything, to start soon and run fast; what the environment says goes first."""
+
+import ctypes
+import gc
+import os
+import sys
+
+import jax
+
+from ddpm.cache import cache_directory
+
+# Known to every jaxlib that pyproject.toml allows: XLA ends the process for one that it does not know.
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=dot,eltwise,reduce"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def tune() -> None:
+    """Programs are compiled once, garbage is collected seldom, memory is kept, and a CPU computes with YNNPACK.
+
+    Has to come before JAX computes anything. XLA_FLAGS in the environment replaces the option of XLA; LD_PRELOAD,
+    GLIBC_TUNABLES or any MALLOC_... the settings of the allocator; JAX_COMPILATION_CACHE_DIR the place of what is compiled.
+    """
+    gc.set_threshold(100_000)  # collecting garbage takes a tenth of the tracing
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ.setdefault("XLA_FLAGS", YNNPACK)
+    if not any(name in ("LD_PRELOAD", "GLIBC_TUNABLES") or name.startswith("MALLOC_") for name in os.environ):
+        keep_memory()
+
+
+def keep_memory() -> None:
+    """What is freed stays with the process, on Linux with glibc.
+
+    A step on a CPU takes and frees gigabytes: given back to the kernel, each page is cleared again at the next step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)  # never

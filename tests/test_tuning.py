@@ -1,0 +1,66 @@
+"""What the command sets for speed changes no result, and leaves alone what the environment sets."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPO, TINY, start
+
+from ddpm.tuning import YNNPACK
+
+
+def in_a_process(code, **environment):
+    """What code prints in a process that was told nothing of XLA or the allocator, but for this environment."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, env=kept | environment, capture_output=True, text=True, check=True
+    )
+    return found.stdout.strip()
+
+
+SAID = "import os, jax; from ddpm.tuning import tune; tune(); print(os.environ['XLA_FLAGS'], jax.config.jax_compilation_cache_dir)"
+
+
+def test_the_environment_goes_first(tmp_path):
+    assert in_a_process(SAID, XDG_CACHE_HOME=str(tmp_path)) == f"{YNNPACK} {tmp_path}/ddpm/jax"
+    given = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "JAX_COMPILATION_CACHE_DIR": "/elsewhere"}
+    assert in_a_process(SAID, **given) == "--xla_cpu_enable_fast_math=false /elsewhere"
+
+
+FAULTS = """
+import resource
+from ddpm.tuning import tune
+tune()
+for _ in range(20):
+    b"x" * 80_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an allocator of Linux")
+def test_memory_is_kept_and_an_allocator_of_the_user_is_left_alone():
+    pages = 80_000_000 // resource.getpagesize()
+    kept, given_back = int(in_a_process(FAULTS)), int(in_a_process(FAULTS, MALLOC_TOP_PAD_="131072"))
+    assert given_back - kept > 10 * pages
+
+
+def test_losses_are_those_of_untuned_programs(tmp_path):
+    found = []
+    for name, flags in (("tuned", YNNPACK), ("untuned", "--xla_cpu_experimental_ynn_fusion_type=")):
+        arguments = [
+            *TINY,
+            "--config.model.unet.channels=32",
+            "--config.training.num_steps=20",
+            f"--workdir={tmp_path / name}",
+        ]
+        process = start(*arguments, environment={"XLA_FLAGS": flags})
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(row)["loss"] for row in rows])
+    assert found[0] != found[1]  # other programs
+    np.testing.assert_allclose(*found, rtol=1e-5)
