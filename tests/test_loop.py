@@ -50,11 +50,14 @@ class Recorded:
             figures["skipped"] = np.zeros(batches, int)
         return dataclasses.replace(state, batch=state.batch + batches, skipped=jnp.asarray(skipped)), figures
 
+    def given(self):
+        """What a dispatch is given."""
+
     def run(self, state=None, stop=lambda: False, steps_per_dispatch=1, evaluate=None, **options):
         return loop.train(
             state or init_state({"a": jnp.zeros(())}, optax.sgd(0.1)),
             self.steps,
-            iter(lambda: None, 1),
+            iter(self.given, 1),
             plan(**options),
             steps_per_dispatch=steps_per_dispatch,
             evaluate=evaluate or (lambda step, state: self.evaluated.append(step)),
@@ -134,3 +137,22 @@ def test_single_batches_that_are_not_finite_are_counted_and_left_out_of_the_aver
     seen.run()
     assert [figures["skipped"] for _, figures in seen.logged] == [1, 0, 0]
     assert seen.logged[0][1]["loss"] == 1.0 and seen.logged[0][1]["loss_t_quarter_1"] == 1.0
+
+
+def test_the_share_of_waiting_for_data_is_logged(monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+        def pass_by(self, seconds):
+            self.now += seconds
+
+    clock, recorded = Clock(), Recorded()
+    steps = recorded.steps
+    monkeypatch.setattr(loop, "time", clock)
+    recorded.given = lambda: clock.pass_by(1.0)
+    recorded.steps = lambda *given: clock.pass_by(3.0) or steps(*given)
+    recorded.run(num_steps=4, log_every=2)
+    assert [figures["waiting_for_data"] for _, figures in recorded.logged] == [0.25, 0.25]

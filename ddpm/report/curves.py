@@ -8,6 +8,7 @@ CURVES = {  # titles and scales; what else is logged has its own name, and a lin
     "loss": ("Loss", "log"),
     "grad_norm": ("Gradient norm", "log"),
     "images_per_second": ("Images a second", "linear"),
+    "waiting_for_data": ("Share of the time waiting for data", "linear"),
     "skipped": ("Skipped batches", "linear"),
 }
 QUARTERS = {f"loss_t_quarter_{i}": f"quarter {i} from data to noise" for i in range(1, 5)}

@@ -137,7 +137,8 @@ def train(
       save: starts to write a checkpoint, unless it is there.
       evaluate: computes figures of a step that was just saved, unless they are there; may raise Interrupted.
       preview: draws samples, likewise.
-      progress: told every step, and its figures where they are due.
+      progress: told every step, and its figures where they are due; `waiting_for_data` is the share of the time since the
+        last ones that was spent in `given`.
       interrupted: whether to save and leave.
     Returns:
       The last step and its state.
@@ -145,7 +146,7 @@ def train(
       InputError: too many batches in a row were not finite, or a checkpoint could not be written.
     """
     step = int(state.batch) // plan.accumulate
-    first, window, since, compiled = step, [], time.monotonic(), 0
+    first, window, since, compiled, waited = step, [], time.monotonic(), 0, 0.0
     while True:
         # Before the next batch is drawn: all see state `step` and change nothing in it.
         paused, last = time.monotonic(), step >= plan.num_steps
@@ -165,13 +166,13 @@ def train(
             return step, state
 
         n = steps_per_dispatch if steps_per_dispatch <= plan.until_due(step) else 1
-        if steps_per_dispatch > 1:
-            state, figures = steps(state, next(given), n * plan.accumulate)
+        scanned = n * plan.accumulate if steps_per_dispatch > 1 else 1
+        for _ in range(n * plan.accumulate // scanned):
+            began = time.monotonic()
+            batches = next(given)
+            waited += time.monotonic() - began
+            state, figures = steps(state, batches, scanned)
             window.append(figures)
-        else:
-            for _ in range(plan.accumulate):
-                state, figures = steps(state, next(given), 1)
-                window.append(figures)
         step += n
         # Wait for all but the newest dispatch, so that an interruption and what is not finite are soon heeded.
         newest, known = window[-1]["skipped"], window[-2:][0]["skipped"]
@@ -180,14 +181,14 @@ def train(
         hopeless = _not_finite(in_a_row, known_batches, plan) if in_a_row >= plan.max_skipped else None
         if step == first + n:
             jax.block_until_ready(state)
-            since, compiled = time.monotonic(), len(window)  # the first dispatch compiles
+            since, compiled, waited = time.monotonic(), len(window), 0.0  # the first dispatch compiles
 
         if hopeless or plan.due(step, plan.log_every):
             window = jax.device_get(window)
-            batches = sum(np.size(figures["loss"]) for figures in window[compiled:])
-            rate = {"images_per_second": batches * plan.batch_size / (time.monotonic() - since)} if batches else {}
-            progress(step, average(window) | rate)
-            window, since, compiled = [], time.monotonic(), 0
+            count, took = sum(np.size(figures["loss"]) for figures in window[compiled:]), time.monotonic() - since
+            rate = {"images_per_second": count * plan.batch_size / took, "waiting_for_data": waited / took}
+            progress(step, average(window) | (rate if count else {}))
+            window, since, compiled, waited = [], time.monotonic(), 0, 0.0
         else:
             progress(step, {})
             window = window if plan.log_every else window[-1:]
