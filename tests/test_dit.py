@@ -179,7 +179,8 @@ def test_remat_changes_neither_output_nor_gradient(positions):
         return jax.jit(jax.value_and_grad(loss))(params)
 
     for a, b in zip(*map(jax.tree.leaves, (gradient(plain), gradient(remat))), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6 + 1e-4 * np.abs(a).max())
+        # A bias of keys has no gradient, but for rounding.
+        np.testing.assert_allclose(a, b, atol=3e-6 + 1e-4 * np.abs(a).max())
 
 
 def test_dropout_acts_in_training_alone():

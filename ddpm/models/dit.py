@@ -10,6 +10,7 @@ from ddpm.errors import InputError, check_at_least, unknown_name
 from ddpm.models.layers import (
     DEFAULT_INIT,
     ZERO_INIT,
+    Dropout,
     Features,
     Tokens,
     attend,
@@ -161,7 +162,7 @@ class Block(nn.Module):
             return h if angles is None or name == "value" else turned(h, angles)
 
         def drop(h):
-            return nn.Dropout(self.dropout, deterministic=not train)(h)
+            return Dropout(self.dropout)(h, train)
 
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation(told, 6, width, self.dtype)
         n = norm("norm_1")(h) * (1 + scale_1) + shift_1
