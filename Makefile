@@ -5,7 +5,7 @@ RUN = $(VENV)/bin/python
 ASIDE = -n logical --maxprocesses 4 --dist loadfile
 INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
-.PHONY: train test quick parity objectives samplers faults lint clean
+.PHONY: train test quick parity objectives samplers faults bench lint clean
 
 train: $(VENV)/installed  ## train the digits experiment, look at samples, print their figures, write the report
 	$(RUN) -m ddpm.main --config experiments/digits.py --workdir runs/digits
@@ -30,6 +30,9 @@ samplers: $(VENV)/installed  ## train a small model on Fashion-MNIST, which is p
 
 faults: $(VENV)/installed  ## break runs in fourteen ways at random moments, start them again, print what was lost; hours on two cores
 	$(RUN) benchmarks/faults/measure.py
+
+bench: $(VENV)/installed-parity  ## time training and sampling against diffusers in turns (installs PyTorch); half an hour on two cores
+	$(RUN) benchmarks/speed/measure.py
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

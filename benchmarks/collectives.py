@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print figures for --scaling")
     arguments = parser.parse_args()
     if arguments.scaling:
-        print("\n".join(scaling(arguments.channels)))
+        for line in scaling(arguments.channels):
+            print(line, flush=True)
         return
     start(None)
     program, abstract = compiled(arguments.fsdp, arguments.tensor, arguments.channels, arguments.batch_size)
@@ -93,7 +94,7 @@ def elsewhere(processes: int, devices: int, options: dict) -> dict:
     said = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise SystemExit(f"{' '.join(command)} failed on {processes} x {devices}")
-    return json.loads(said[0])
+    return json.loads(said[0].splitlines()[-1])  # Gloo writes there as well
 
 
 def compiled(fsdp: int, tensor: int, channels: int, batch_size: int = 8):

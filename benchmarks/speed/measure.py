@@ -5,12 +5,13 @@ make bench, or python benchmarks/speed/measure.py [--networks small,cifar10] [--
 
 Each contestant is a process of its own, which waits while another has its turn. All take the same step, with the gradient
 clipped, Adam, EMA and dropout, on images in memory, and draw with the same number of steps of DDIM; of each round there is a
-ratio, and the table has their median. A peer whose code is read from a path is left out where its variable (GUIDED_DIFFUSION,
-EDM) is not set. The share of the peak is of our operations, as XLA counts them, to those of a product of matrices.
+ratio, whose median is printed. A peer whose code is read from a path is left out where its variable (GUIDED_DIFFUSION, EDM) is
+not set, and denoising-diffusion-pytorch where it is not installed. The share of the peak is of our operations, as XLA counts them, to those of a product of matrices.
 """
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -21,9 +22,14 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).parent
-PEERS = ("diffusers", "diffusers_channels_last", "diffusers_compiled", "guided_diffusion", "edm")
-PEERS = (*PEERS, "denoising_diffusion_pytorch")
-OF_PATH = {"guided_diffusion": "GUIDED_DIFFUSION", "edm": "EDM"}
+PEERS = {  # and whether they are there
+    "diffusers": True,
+    "diffusers_channels_last": True,
+    "diffusers_compiled": True,
+    "guided_diffusion": "GUIDED_DIFFUSION" in os.environ,
+    "edm": "EDM" in os.environ,
+    "denoising_diffusion_pytorch": importlib.util.find_spec("denoising_diffusion_pytorch") is not None,
+}
 DDIM = {1: 20, 16: 5}  # steps by images at once; fewer of more
 
 
@@ -78,7 +84,7 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default="small,cifar10")
-    parser.add_argument("--peers", default=",".join(peer for peer in PEERS if OF_PATH.get(peer, "PATH") in os.environ))
+    parser.add_argument("--peers", default=",".join(peer for peer, there in PEERS.items() if there))
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--steps", type=int, default=3, help="of training, a turn")
