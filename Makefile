@@ -32,7 +32,7 @@ faults: $(VENV)/installed  ## break runs in fourteen ways at random moments, sta
 	$(RUN) benchmarks/faults/measure.py
 
 bench: $(VENV)/installed-parity  ## time training and sampling against diffusers in turns (installs PyTorch); half an hour on two cores
-	$(RUN) benchmarks/speed/measure.py
+	$(RUN) benchmarks/speed/measure.py --out runs/speed.json --plot runs/speed.png
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--draws", default="1,16,64", help="images drawn at once; '' to draw none")
     parser.add_argument("--devices", type=int, default=1, help="that ours splits a CPU into")
     parser.add_argument("--out", type=pathlib.Path, help="file for the figures, as JSON")
+    parser.add_argument("--plot", type=pathlib.Path, help="file for a picture of the rates beside ours, as PNG")
     arguments = parser.parse_args()
     found = {"about": about(arguments), "networks": {}}
     print(found["about"], flush=True)
@@ -99,7 +100,11 @@ def main() -> None:
         found["networks"][network] = measured(network, arguments)
         print("\n".join(table(network, found["networks"][network])), flush=True)
         if arguments.out:
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(found, indent=1))
+    if arguments.plot:
+        arguments.plot.parent.mkdir(parents=True, exist_ok=True)
+        plot(found, arguments.plot)
 
 
 def about(arguments: argparse.Namespace) -> str:
@@ -181,6 +186,37 @@ def table(network: str, figures: dict) -> list[str]:
             low, high = min(ratios), max(ratios)
             lines.append(f"{work}: {statistics.median(ratios):.2f} times {peer} ({low:.2f} to {high:.2f})")
     return lines
+
+
+def plot(found: dict, file: pathlib.Path) -> None:
+    """Bars: images per second of each, as a multiple of the fastest peer's; the lines on them span the rounds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(found["networks"]), figsize=(5 * len(found["networks"]), 3.2), squeeze=False)
+    for axis, (network, figures) in zip(axes[0], found["networks"].items(), strict=True):
+        works = [name for name in figures["ours"] if name == "train" or name.startswith("sample ")]
+        for i, (who, of) in enumerate(figures.items()):
+            best = [
+                max((statistics.median(figures[peer][work]) for peer in figures if peer != "ours"), default=1)
+                for work in works
+            ]
+            rates = [[rate / one for rate in of[work]] for work, one in zip(works, best, strict=True)]
+            middle = [statistics.median(each) for each in rates]
+            low = [m - min(each) for m, each in zip(middle, rates, strict=True)]
+            high = [max(each) - m for m, each in zip(middle, rates, strict=True)]
+            places = [place + 0.8 * (i / len(figures) - 0.5) for place in range(len(works))]
+            axis.bar(places, middle, 0.8 / len(figures), yerr=(low, high), align="edge", label=who.replace("_", " "))
+        axis.axhline(1, color="black", linewidth=0.5)
+        axis.set_xticks(range(len(works)), works)
+        axis.set_title(f"{network}, {figures['ours']['parameters'] / 1e6:.1f} M parameters", fontsize=10)
+    axes[0][0].set_ylabel("images/s, of the fastest peer's")
+    axes[0][-1].legend(fontsize=7)
+    figure.suptitle(found["about"], fontsize=7)
+    figure.tight_layout()
+    figure.savefig(file, dpi=150)
 
 
 if __name__ == "__main__":
