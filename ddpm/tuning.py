@@ -10,8 +10,8 @@ import jax
 from ddpm.cache import cache_directory
 
 # Known to every jaxlib that pyproject.toml allows: XLA ends the process for one that it does not know.
-YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=dot,eltwise,reduce"
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=dot,reduce"
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def tune() -> None:
@@ -38,3 +38,4 @@ def keep_memory() -> None:
     if mallopt:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)  # never
+        mallopt(M_ARENA_MAX, 1)  # the arenas of threads give back what they free all the same
