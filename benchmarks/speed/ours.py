@@ -55,7 +55,9 @@ class Ours:
         if batch not in self._samplers:
             self._config.sampler.update(name="ddim", num_steps=steps, batch_size=batch)
             mesh = sharding.data_mesh(jax.local_devices()[:batch])
-            self._samplers[batch] = samplers.sampler(self._config, self._diffusion, self._data.facts, mesh)
+            self._samplers[batch] = samplers.sampler(
+                self._config, self._diffusion, self._data.facts, mesh, lambda: self._data
+            )
         self._samplers[batch](self._state.ema_params, batch, seed=0)
 
     def facts(self) -> dict:
