@@ -165,14 +165,14 @@ def table(network: str, figures: dict) -> list[str]:
         "",
         f"{network}: {ours['parameters']:,} parameters; products of matrices run at {peak / 1e12:.3g} TFLOP/s",
         "",
-        f"| who | {' | '.join(f'{work}: images/s (spread) | of the peak' for work in works)} | peak memory, GB | first step cold, warm, s |",
+        f"| who | {' | '.join(f'{heading(work)} | of the peak' for work in works)} | peak memory, GB | first step cold, warm, s |",
         "|---|" + "---:|" * (2 * len(works) + 2),
     ]
     for who, of in figures.items():
         cells = []
         for work in works:
             rates = of[work]
-            share = statistics.median(rates) * ours[work.split()[0]] / peak
+            share = statistics.median(rates) * ours["operations"][work.split()[0]] / peak
             cells += [
                 f"{statistics.median(rates):.3g} ({min(rates):.3g} to {max(rates):.3g})",
                 f"{share:.0%}" if of["parameters"] == ours["parameters"] else "",
@@ -186,6 +186,13 @@ def table(network: str, figures: dict) -> list[str]:
             low, high = min(ratios), max(ratios)
             lines.append(f"{work}: {statistics.median(ratios):.2f} times {peer} ({low:.2f} to {high:.2f})")
     return lines
+
+
+def heading(work: str) -> str:
+    """What a column of rates is of."""
+    if work == "train":
+        return "training, images/s (spread)"
+    return f"DDIM of {work.split()[1]}, steps x images/s (spread)"
 
 
 def plot(found: dict, file: pathlib.Path) -> None:

@@ -77,8 +77,10 @@ class Ours:
         x, t = jnp.zeros((1, *self._data.facts.shape)), jnp.zeros(1, int)
         return {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._state.params)),
-            "train": operations(one, self._abstract, self._feed.given) / self._config.training.batch_size,
-            "sample": operations(evaluation, self._state.params, x, t),
+            "operations": {
+                "train": operations(one, self._abstract, self._feed.given) / self._config.training.batch_size,
+                "sample": operations(evaluation, self._state.params, x, t),
+            },
         }
 
     def matmul(self) -> float:
