@@ -178,9 +178,14 @@ def test_remat_changes_neither_output_nor_gradient(positions):
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    for a, b in zip(*map(jax.tree.leaves, (gradient(plain), gradient(remat))), strict=True):
-        # A bias of keys has no gradient, but for rounding.
-        np.testing.assert_allclose(a, b, atol=3e-6 + 1e-4 * np.abs(a).max())
+    one, other = (jax.tree.leaves_with_path(gradient(model)) for model in (plain, remat))
+    largest = max(np.abs(a).max() for _, a in one)
+    for (path, a), (_, b) in zip(one, other, strict=True):
+        cancels = positions == "sincos" and jax.tree_util.keystr(path).endswith("['key']['bias']")  # in the softmax
+        if cancels:
+            assert max(np.abs(a).max(), np.abs(b).max()) < 1e-6 * largest
+        else:
+            np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(a).max())
 
 
 def test_dropout_acts_in_training_alone():

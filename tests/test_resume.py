@@ -50,7 +50,7 @@ IMPORTANCE = (  # times whose distribution is known, and drawn from, after a few
 
 
 @pytest.mark.parametrize(
-    "options", [("--config.optimizer.accumulate=2",), IMPORTANCE], ids=["accumulate", "importance"]
+    "options", [(), ("--config.optimizer.accumulate=2",), IMPORTANCE], ids=["plain", "accumulate", "importance"]
 )
 def test_three_kills_change_no_bit(tmp_path, options):
     arguments = [*TINY, *options, "--config.model.unet.dropout=0.1", "--config.data.flip=True"]

@@ -133,6 +133,7 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             print(f"{network}: {who} took its first step after {cold:.1f} s, warm {made.first:.1f} s", file=sys.stderr)
         for made in contestants:
             figures[made.who] |= made("facts") | {"train": []}
+            check_same(made.who, figures)
             made("train", steps=1)
         for _ in range(arguments.rounds):
             for made in contestants:
@@ -153,6 +154,13 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
         for made in contestants:
             made.close()
     return figures
+
+
+def check_same(who: str, figures: dict) -> None:
+    """Ends the command if diffusers' network is not ours; with scale_shift theirs has no norm before the middle attention."""
+    theirs, ours = figures[who]["parameters"], figures["ours"]["parameters"]
+    if who.startswith("diffusers") and not 0 <= ours - theirs <= 1e-5 * ours:
+        raise SystemExit(f"{who} has {theirs:,} parameters, and ours {ours:,}: not the same network")
 
 
 def table(network: str, figures: dict) -> list[str]:
