@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 
+from networks import NETWORKS
+
 HERE = pathlib.Path(__file__).parent
 PEERS = {  # and whether they are there
     "diffusers": True,
@@ -94,6 +96,10 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, help="file for the figures, as JSON")
     parser.add_argument("--plot", type=pathlib.Path, help="file for a picture of the rates beside ours, as PNG")
     arguments = parser.parse_args()
+    for option, known in (("networks", NETWORKS), ("peers", PEERS)):
+        for name in filter(None, getattr(arguments, option).split(",")):
+            if name not in known:
+                parser.error(f"--{option}: there is no {name}, only {', '.join(known)}")
     found = {"about": about(arguments), "networks": {}}
     print(found["about"], flush=True)
     for network in arguments.networks.split(","):
