@@ -1,0 +1,122 @@
+"""Rates of the convolutions of a training step by themselves, XLA's and PyTorch's in turns: what a compiler leaves to gain.
+
+make parity (once, for PyTorch); python benchmarks/speed/convolutions.py [--networks small,cifar10] [--batch 16] [--rounds 5]
+
+Each distinct convolution of our U-Net is run forward, for the gradient of its input and for that of its kernel, as often as
+the network has it: images in NHWC, PyTorch's in channels_last, whose oneDNN has the same choice of kernels as in a step.
+"""
+
+import argparse
+import collections
+import functools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import torch
+from networks import NETWORKS
+
+from ddpm.models.unet import UNet
+from ddpm.tuning import tune
+
+
+def main() -> None:
+    """Measures and prints."""
+    tune()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default="small,cifar10")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    for network in arguments.networks.split(","):
+        print(f"\n{network}, batches of {arguments.batch}: seconds of a step and GFLOP/s of XLA and PyTorch\n")
+        print("| image | kernel | stride | times | " + " | ".join(f"{way}, XLA | PyTorch" for way in WAYS) + " |")
+        print("|---|---|---:|---:|" + "---:|" * 2 * len(WAYS))
+        totals = collections.Counter()
+        for (x, kernel, stride), times in sorted(convolutions(network, arguments.batch).items()):
+            cells = []
+            for way in WAYS:
+                rates, operations = measured(x, kernel, stride, way, arguments.rounds)
+                for who, took in rates.items():
+                    totals[way, who] += times * took
+                    cells.append(f"{operations / took / 1e9:.0f}")
+            print(f"| {'x'.join(map(str, x[1:]))} | {'x'.join(map(str, kernel))} | {stride} | {times} | {' | '.join(cells)} |")
+        cells = [f"{totals[way, who]:.3f} s" for way in WAYS for who in ("XLA", "PyTorch")]
+        print(f"| all | | | | {' | '.join(cells)} |")
+        ours, theirs = (sum(took for (_, who), took in totals.items() if who == name) for name in ("XLA", "PyTorch"))
+        print(f"\nAll together: XLA {ours:.3f} s, PyTorch {theirs:.3f} s, {theirs / ours:.2f} of its rate", flush=True)
+
+
+def convolutions(network: str, batch: int) -> collections.Counter:
+    """(shape of the image, of the kernel, stride) of each convolution: how often it is there."""
+    options, size, channels = NETWORKS[network]
+    model = UNet(channels, **options)
+    x, t = jnp.zeros((batch, size, size, channels)), jnp.zeros(batch)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), x, t))
+    found, left = collections.Counter(), [jax.make_jaxpr(model.apply)(params, x, t).jaxpr]
+    while left:
+        for equation in left.pop().eqns:
+            left += [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
+            if equation.primitive.name == "conv_general_dilated":
+                image, kernel = (invar.aval.shape for invar in equation.invars)
+                found[image, kernel, equation.params["window_strides"][0]] += 1
+    return found
+
+
+WAYS = ("forward", "of the input", "of the kernel")
+
+
+def measured(x: tuple, kernel: tuple, stride: int, way: str, rounds: int) -> tuple[dict, float]:
+    """(Seconds of each, operations)."""
+    height, width, _, features = kernel
+    out = x[0] * (x[1] // stride) * (x[2] // stride)
+    operations = 2 * out * features * height * width * x[3]
+    runs = {"XLA": xla(x, kernel, stride, way), "PyTorch": pytorch(x, kernel, stride, way)}
+    took = {who: [] for who in runs}
+    for run in runs.values():
+        run()
+    repeats = max(1, int(1e9 / operations))
+    for _ in range(rounds):
+        for who, run in runs.items():
+            began = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            took[who].append((time.perf_counter() - began) / repeats)
+    return {who: statistics.median(each) for who, each in took.items()}, operations
+
+
+def xla(x: tuple, kernel: tuple, stride: int, way: str):
+    """A call of JAX's."""
+
+    def forward(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=numbers)
+
+    def backward(argument, x, kernel, g):
+        of = functools.partial(forward, x) if argument else lambda x: forward(x, kernel)
+        return jax.vjp(of, (x, kernel)[argument])[1](g)[0]
+
+    x, kernel = jnp.ones(x), jnp.ones(kernel)
+    if way == "forward":
+        compiled, given = jax.jit(forward), (x, kernel)
+    else:
+        compiled, given = jax.jit(functools.partial(backward, way == "of the kernel")), (x, kernel, forward(x, kernel))
+    return lambda: compiled(*given).block_until_ready()
+
+
+def pytorch(x: tuple, kernel: tuple, stride: int, way: str):
+    """A call of PyTorch's."""
+    padding = kernel[0] // 2
+    image = torch.ones(x[0], x[3], x[1], x[2]).to(memory_format=torch.channels_last)
+    weight = torch.ones(kernel[3], kernel[2], *kernel[:2]).to(memory_format=torch.channels_last)
+    g = torch.nn.functional.conv2d(image, weight, stride=stride, padding=padding)
+    if way == "forward":
+        return lambda: torch.nn.functional.conv2d(image, weight, stride=stride, padding=padding)
+    wanted = [way == "of the input", way == "of the kernel", False]
+    both = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, wanted)
+    return lambda: torch.ops.aten.convolution_backward(g, image, weight, None, *both)
+
+
+if __name__ == "__main__":
+    main()
