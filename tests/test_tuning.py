@@ -48,6 +48,41 @@ def test_memory_is_kept_and_an_allocator_of_the_user_is_left_alone():
     assert given_back - kept > 10 * pages
 
 
+AHEAD = """
+import jax
+from ddpm.tuning import tune
+tune()
+x = jax.numpy.ones((3000, 3000))
+product = jax.jit(lambda x: x @ x @ x).lower(x).compile()
+print(product(x).is_ready())
+"""
+
+
+def test_a_cpu_computes_at_once_so_that_no_two_steps_hold_memory():
+    assert in_a_process(AHEAD) == "True"
+    assert in_a_process(AHEAD, JAX_CPU_ENABLE_ASYNC_DISPATCH="1") == "False"
+
+
+LEFT = """
+import resource
+from ddpm.tuning import give_back_memory, keep_memory
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+keep_memory()
+pieces = [b"x" * 100_000 for _ in range(2000)]
+apart = pieces[::20]  # between which nothing joins
+del pieces
+held = resident()
+give_back_memory()
+print(held - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an allocator of Linux")
+def test_what_a_compiler_has_left_is_given_back():
+    assert int(in_a_process(LEFT)) > 150_000_000
+
+
 def test_losses_are_those_of_untuned_programs(tmp_path):
     found = []
     for name, flags in (("tuned", YNNPACK), ("untuned", "--xla_cpu_experimental_ynn_fusion_type=")):

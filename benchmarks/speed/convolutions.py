@@ -41,7 +41,9 @@ def main() -> None:
                 for who, took in rates.items():
                     totals[way, who] += times * took
                     cells.append(f"{operations / took / 1e9:.0f}")
-            print(f"| {'x'.join(map(str, x[1:]))} | {'x'.join(map(str, kernel))} | {stride} | {times} | {' | '.join(cells)} |")
+            print(
+                f"| {'x'.join(map(str, x[1:]))} | {'x'.join(map(str, kernel))} | {stride} | {times} | {' | '.join(cells)} |"
+            )
         cells = [f"{totals[way, who]:.3f} s" for way in WAYS for who in ("XLA", "PyTorch")]
         print(f"| all | | | | {' | '.join(cells)} |")
         ours, theirs = (sum(took for (_, who), took in totals.items() if who == name) for name in ("XLA", "PyTorch"))

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -118,9 +119,16 @@ def about(arguments: argparse.Namespace) -> str:
     smi = subprocess.run(
         "nvidia-smi --query-gpu=name --format=csv,noheader", shell=True, capture_output=True, text=True
     )
-    machine = smi.stdout.strip() or f"{os.cpu_count()} CPU cores"
+    machine = smi.stdout.strip() or f"{os.cpu_count()} cores of {processor()}"
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("jax", "torch", "diffusers"))
     return f"{machine}; {', '.join(versions)}; {arguments.dtype}, batches of {arguments.batch}"
+
+
+def processor() -> str:
+    """Name of the CPU, and the widest vectors it computes with."""
+    about = pathlib.Path("/proc/cpuinfo").read_text()
+    name, flags = (re.search(rf"^{field}\s*: (.*)", about, re.M)[1] for field in ("model name", "flags"))
+    return f"{name}, {next(wide for wide in ('avx512f', 'avx2', 'fpu') if wide in flags.split())}"
 
 
 def measured(network: str, arguments: argparse.Namespace) -> dict:
@@ -179,7 +187,7 @@ def table(network: str, figures: dict) -> list[str]:
         "",
         f"{network}: {ours['parameters']:,} parameters; products of matrices run at {peak / 1e12:.3g} TFLOP/s",
         "",
-        f"| who | {' | '.join(f'{heading(work)} | of the peak' for work in works)} | peak memory, GB | first step cold, warm, s |",
+        f"| who | {' | '.join(f'{heading(work)} | of the peak' for work in works)} | memory, GB, at most: until the first step, later | first step cold, warm, s |",
         "|---|" + "---:|" * (2 * len(works) + 2),
     ]
     for who, of in figures.items():
@@ -191,8 +199,8 @@ def table(network: str, figures: dict) -> list[str]:
                 f"{statistics.median(rates):.3g} ({min(rates):.3g} to {max(rates):.3g})",
                 f"{share:.0%}" if of["parameters"] == ours["parameters"] else "",
             ]
-        memory = of["peak"]["device"] or of["peak"]["resident"]
-        lines.append(f"| {who} | {' | '.join(cells)} | {memory / 1e9:.2f} | {of['cold']:.1f}, {of['warm']:.1f} |")
+        memory = f"{of['peak']['start'] / 1e9:.2f}, {(of['peak']['device'] or of['peak']['resident']) / 1e9:.2f}"
+        lines.append(f"| {who} | {' | '.join(cells)} | {memory} | {of['cold']:.1f}, {of['warm']:.1f} |")
     lines.append("")
     for work, peer in best.items():
         if peer:

@@ -7,7 +7,7 @@ and {"do": "peak"} -> what they are named. It says {"ready": ...} once it has ta
 import argparse
 import json
 import os
-import resource
+import pathlib
 import sys
 import time
 
@@ -32,6 +32,8 @@ def main() -> None:
 
         made = Theirs(arguments.who, arguments.network, arguments.batch, arguments.dtype)
     made.train(1)
+    start = most_resident()
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # counts the most from here
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -46,9 +48,14 @@ def main() -> None:
             case "matmul":
                 answer = {"matmul": made.matmul()}
             case "peak":
-                resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-                answer = {"resident": resident, "device": made.peak()}
+                answer = {"start": start, "resident": most_resident(), "device": made.peak()}
         print(json.dumps(answer | {"seconds": time.perf_counter() - began}), file=answers, flush=True)
+
+
+def most_resident() -> int:
+    """Bytes of memory that the process has had at most since that was last forgotten."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from ddpm.training.interrupt import Interrupted
 from ddpm.training.memory import REMEDY
 from ddpm.training.metrics import average
 from ddpm.training.state import State
+from ddpm.tuning import give_back_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +111,14 @@ class Steps:
 
     def _program(self, batches):
         if batches not in self._programs:
-            self._programs[batches] = self._compiler.submit(self._lower(batches).compile)
+            self._programs[batches] = self._compiler.submit(_compiled, self._lower(batches))
         return self._programs[batches]
+
+
+def _compiled(lowered):
+    program = lowered.compile()
+    give_back_memory()
+    return program
 
 
 def train(
