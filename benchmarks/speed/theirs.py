@@ -10,7 +10,7 @@ import torch
 from networks import CLIP, DECAY, DROPOUT, IMAGES, NETWORKS, RATE, fastest
 
 
-def diffusers(options: dict, size: int, channels: int) -> torch.nn.Module:
+def diffusers(options: dict, size: int, channels: int, dropout: float = DROPOUT) -> torch.nn.Module:
     """`UNet2DModel`, with as many parameters as ours; https://github.com/huggingface/diffusers."""
     from diffusers import UNet2DModel
 
@@ -27,7 +27,7 @@ def diffusers(options: dict, size: int, channels: int) -> torch.nn.Module:
         attention_head_dim=options.get("head_channels"),
         norm_num_groups=options.get("norm_groups", 32),
         resnet_time_scale_shift="scale_shift" if options.get("scale_shift") else "default",
-        dropout=DROPOUT,
+        dropout=dropout,
         downsample_padding=0,
     )
 

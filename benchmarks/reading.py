@@ -1,0 +1,99 @@
+"""How fast each kind of data set is read and decoded, and for what share of its time a training waits for it.
+
+python -m ddpm.main --config experiments/cosine_cifar.py --mode prepare (once)
+python benchmarks/reading.py [--num 5000] [--seconds 10] [--steps 40]
+
+The first images of CIFAR-10, as a data set of tfds, an array, a folder of PNG, and a folder of JPEG of 256 x 256 pixels which are
+made 32 x 32 when read. The rate is that of grain's threads with nothing else to do; the share is of the last steps of a run of
+the command with a small network, whose own rate stands beside it.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from ddpm import datasets  # noqa: E402
+from ddpm.data.pipeline import grain_batches  # noqa: E402
+from experiments import cosine_cifar  # noqa: E402
+
+BATCH = 64
+NETWORK = ["channels=32", "channel_mult=(1,2,2)", "attention_resolutions=(16,)"]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num", type=int, default=5000)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--steps", type=int, default=40)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        root = pathlib.Path(name)
+        write(root, arguments.num)
+        streamed = {"resident_bytes": 0}
+        sets = {
+            "array in memory": {"name": "npz", "npz.path": root / "images.npz"},
+            "array, streamed": {"name": "npz", "npz.path": root / "images.npz"} | streamed,
+            "tfds, streamed": {"tfds.split": f"train[:{arguments.num}]"} | streamed,
+            "folder of PNG": {"name": "folder", "folder.path": root / "png", "folder.size": 32} | streamed,
+            "folder of JPEG, 256 to 32": {"name": "folder", "folder.path": root / "jpeg", "folder.size": 32} | streamed,
+        }
+        print("| data | read, images/s | trained, images/s | of the time waiting |\n|---|---:|---:|---:|")
+        for what, data in sets.items():
+            read = f"{rate(data, arguments.seconds):,.0f}" if "resident_bytes" in data else ""
+            trained, waiting = training(data, root / what, arguments.steps)
+            print(f"| {what} | {read} | {trained:.0f} | {waiting:.1%} |", flush=True)
+
+
+def write(root: pathlib.Path, num: int) -> None:
+    """The first `num` images of CIFAR-10 as an array and as files."""
+    images = datasets.dataset(cosine_cifar.get_config()).images
+    images = np.stack([images[i] for i in range(num)])
+    np.savez(root / "images.npz", images)
+    for folder in ("png", "jpeg"):
+        (root / folder).mkdir()
+    for i, pixels in enumerate(images):
+        image = Image.fromarray(pixels)
+        image.save(root / "png" / f"{i}.png")
+        image.resize((256, 256), Image.Resampling.BICUBIC).save(root / "jpeg" / f"{i}.jpg", quality=90)
+
+
+def rate(data: dict, seconds: float) -> float:
+    """Images a second that come out of grain."""
+    config = cosine_cifar.get_config()
+    config.data.update_from_flattened_dict({key: str(value) if "path" in key else value for key, value in data.items()})
+    batches = grain_batches(datasets.dataset(config), 0, BATCH, 0)
+    for _ in range(20):  # beyond what is read ahead
+        next(batches)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() < began + seconds:
+        count += len(next(batches).pixels)
+    return count / (time.perf_counter() - began)
+
+
+def training(data: dict, workdir: pathlib.Path, steps: int) -> tuple[float, float]:
+    """(Images a second, share of the time waiting) in the last quarter of the steps of a run."""
+    often = dict(
+        num_steps=steps, log_every=steps // 4, batch_size=BATCH, save_every=0, sample_every=0, evaluate_every=0
+    )
+    flags = [f"data.{key}={value}" for key, value in data.items()]
+    flags += [f"training.{key}={value}" for key, value in often.items()]
+    flags += [f"model.unet.{option}" for option in NETWORK]
+    command = [sys.executable, "-m", "ddpm.main", "--config", "experiments/cosine_cifar.py", f"--workdir={workdir}"]
+    quiet = dict(cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command + [f"--config.{flag}" for flag in flags], **quiet)
+    last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    return last["images_per_second"], last["waiting_for_data"]
+
+
+if __name__ == "__main__":
+    main()
