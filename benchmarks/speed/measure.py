@@ -139,15 +139,15 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             cache = pathlib.Path(folder) / who
             cache.mkdir()
             made = Contestant(who, network, arguments, cache)
-            cold = made.first
+            figures[who] = {"cold": made.first, "matmul": made("matmul")["matmul"], "train": []} | made("facts")
+            check_same(who, figures)
             made.close()
             made = Contestant(who, network, arguments, cache)
             contestants.append(made)
-            figures[who] = {"cold": cold, "warm": made.first, "matmul": made("matmul")["matmul"]}
-            print(f"{network}: {who} took its first step after {cold:.1f} s, warm {made.first:.1f} s", file=sys.stderr)
+            figures[who]["warm"] = made.first
+            cold, warm = figures[who]["cold"], figures[who]["warm"]
+            print(f"{network}: {who} took its first step after {cold:.1f} s, warm {warm:.1f} s", file=sys.stderr)
         for made in contestants:
-            figures[made.who] |= made("facts") | {"train": []}
-            check_same(made.who, figures)
             made("train", steps=1)
         for _ in range(arguments.rounds):
             for made in contestants:
