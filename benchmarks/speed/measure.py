@@ -40,10 +40,12 @@ class Contestant:
     """A process of worker.py.
 
     Args:
+      arguments: with its batch, dtype and devices.
       cache: folder of what it compiles.
+      environment: of the process, beside what there is.
     """
 
-    def __init__(self, who: str, network: str, arguments: argparse.Namespace, cache: pathlib.Path):
+    def __init__(self, who: str, network: str, arguments: argparse.Namespace, cache: pathlib.Path, **environment: str):
         self.who, began = who, time.perf_counter()
         options = {name: getattr(arguments, name) for name in ("batch", "dtype", "devices")}
         caches = {"JAX_COMPILATION_CACHE_DIR": str(cache / "jax"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch")}
@@ -56,7 +58,7 @@ class Contestant:
                 network,
                 *(f"--{name}={value}" for name, value in options.items()),
             ],
-            env=os.environ | caches | beside | {"PYTHONPATH": str(HERE.parents[1])},
+            env=os.environ | caches | beside | {"PYTHONPATH": str(HERE.parents[1])} | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(cache / f"{who}.log").open("w"),

@@ -1,0 +1,58 @@
+"""What each setting of ddpm/tuning.py does for a training step on a CPU: with all, and with each off, in turns.
+
+python benchmarks/speed/switches.py [--network small] [--batch 16] [--steps 3] [--rounds 8]
+
+A rate is that of the median round; the ratio is to the same round with all settings on. Memory is the most after the first step.
+"""
+
+import argparse
+import pathlib
+import statistics
+import tempfile
+
+from measure import Contestant, about
+
+OFF = {  # what the environment says, and of devices
+    "all on": {},
+    "XLA without YNNPACK": {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="},
+    "XLA as it comes": {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+    "glibc gives memory back": {"MALLOC_TOP_PAD_": "131072"},
+    "steps ahead of time": {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "1"},
+}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="small")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=3, help="a turn")
+    parser.add_argument("--rounds", type=int, default=8)
+    arguments = parser.parse_args()
+    arguments.dtype, arguments.devices = "float32", 1
+    print(about(arguments))
+    with tempfile.TemporaryDirectory() as folder:
+        contestants, rates = {}, {}
+        for what, environment in OFF.items():
+            cache = pathlib.Path(folder) / what
+            cache.mkdir()
+            contestants[what] = Contestant("ours", arguments.network, arguments, cache, **environment)
+        arguments.devices = 2
+        (pathlib.Path(folder) / "two").mkdir()
+        contestants["two devices"] = Contestant("ours", arguments.network, arguments, pathlib.Path(folder) / "two")
+        for turn in range(arguments.rounds + 1):
+            for what, made in contestants.items():
+                took = made("train", steps=arguments.steps)["seconds"]
+                if turn:  # the first one warms up
+                    rates.setdefault(what, []).append(arguments.steps * arguments.batch / took)
+        print(f"\n| {arguments.network} | images/s | ratio (spread) | memory, GB |\n|---|---:|---:|---:|")
+        for what, made in contestants.items():
+            ratios = [a / b for a, b in zip(rates[what], rates["all on"], strict=True)]
+            memory = made("peak")["resident"] / 1e9
+            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(f"| {what} | {statistics.median(rates[what]):.3g} | {ratio} | {memory:.2f} |")
+            made.close()
+
+
+if __name__ == "__main__":
+    main()
