@@ -55,6 +55,7 @@ SHAPES = {
     "sweep_digits": (8, 8, 1),
     "digits_classes": (8, 8, 1),
     "digits_classifier": (8, 8, 1),
+    "fast_fashion": (28, 28, 1),
     "fashion_classes": (28, 28, 1),
     "fashion_super_resolution": (28, 28, 1),
     "fashion_inpainting": (28, 28, 1),
