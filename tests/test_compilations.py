@@ -1,4 +1,4 @@
-"""What is compiled once serves all steps of a training, and all seeds, numbers of images, labels and scales of a sampler."""
+"""What is compiled once serves all steps of a training; of a sampler all seeds, images, numbers of steps, labels and scales."""
 
 import contextlib
 
@@ -41,16 +41,15 @@ def test_a_run_of_more_steps_compiles_no_more(labelled, tmp_path):
     assert counts[0] == counts[1] > 0
 
 
-def test_seeds_labels_scales_and_grids_of_one_length_share_a_program(labelled, tmp_path):
+def test_seeds_labels_scales_and_numbers_of_steps_share_a_program(labelled, tmp_path):
     assert train(labelled, tmp_path, accept_changes=False) == 0
     run = ddpm.load(tmp_path)
-    choice = dict(sampler="ddim", num_steps=4)
-    run.sample(8, seed=0, labels=(1,), guidance_scale=2.0, **choice)
+    jax.clear_caches()  # another test of the process may have drawn from a model that equals this one
+    with programs() as compiled:
+        run.sample(8, seed=0, labels=(1,), guidance_scale=2.0, sampler="ddim", num_steps=4)
+    assert compiled != []
     with programs() as compiled:
         for seed in (1, 2):
-            run.sample(8, seed=seed, labels=(seed,), guidance_scale=1.5 + seed, **choice)
-        run.sample(20, seed=3, labels=(4, 5), guidance_scale=3.0, **choice)
+            run.sample(8, seed=seed, labels=(seed,), guidance_scale=1.5 + seed, sampler="ddim", num_steps=4 + seed)
+        run.sample(20, seed=3, labels=(4, 5), guidance_scale=3.0, sampler="ddim", num_steps=16)
     assert compiled == []
-    with programs() as compiled:
-        run.sample(8, labels=(1,), guidance_scale=2.0, sampler="ddim", num_steps=5)
-    assert compiled != []
