@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ddpm.errors import InputError, unknown_name
+from ddpm.models import winograd
 from ddpm.shapes import Images
 
 Features = Float[Array, "batch height width features"]
@@ -38,7 +39,14 @@ def conv(
 ) -> nn.Conv:
     """A convolution with DDPM's initialiser; `stride` 2 pads below and to the right, as TensorFlow's SAME."""
     return nn.Conv(
-        features, (kernel, kernel), strides=stride, padding=padding, kernel_init=init, dtype=dtype, name=name
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=padding,
+        kernel_init=init,
+        dtype=dtype,
+        conv_general_dilated=winograd.convolve,
+        name=name,
     )
 
 

@@ -1,0 +1,131 @@
+"""Convolutions of 3 x 3 by Winograd's minimal filtering F(4 x 4, 3 x 3): 36 products for 16 pixels, where their sums take 144.
+
+    Y = A^T [(G g G^T) . (B^T d B)] A
+
+of each tile d of 6 x 6 pixels and kernel g: 4 x 4 pixels Y, which . and a sum over channels make 36 products of matrices.
+Rounding is five times that of the sums (a relative 1e-6 of float32).
+
+Lavin and Gray 2016, Eq. 8; the matrices are those of Toom and Cook, Sec. 5.1 of Winograd 1980.
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+TILE, SIDE = 4, 6  # pixels of Y, of d
+POINTS = 0.5**0.5 * np.array([0, 1, -1, 2, -2])  # where the polynomials are multiplied, and infinity: a half of the rounding of 0, 1, -1, 2, -2
+SUM = ("NHWC", "HWIO", "NHWC")
+
+
+def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T, G and B^T: a correlation of 6 with 3 numbers is A^T [(G g) . (B^T d)]."""
+    others = [np.delete(POINTS, i) for i in range(len(POINTS))]
+    scale = [np.prod(point - other) for point, other in zip(POINTS, others, strict=True)]
+    infinity = np.eye(SIDE)[-1:]
+    A = np.vstack([np.vander(POINTS, TILE, increasing=True), infinity[:, -TILE:]])
+    G = np.vstack([np.vander(POINTS, 3, increasing=True) / np.array(scale)[:, None], infinity[:, -3:]])
+    B = [np.append(np.poly(other)[::-1], 0) for other in others] + [np.poly(POINTS)[::-1]]
+    return A.T, G, np.array(B)
+
+
+AT, G, BT = matrices()
+
+
+def convolve(x, kernel, strides, padding, **options):
+    """`jax.lax.conv_general_dilated` for `flax.linen.Conv`: by tiles where that is faster, which it is on a CPU."""
+    if strides == (1, 1) and padding in ("SAME", [(1, 1), (1, 1)]) and is_faster(x, kernel):
+        return winograd.bind(x, kernel, transposed=False)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def is_faster(x, kernel) -> bool:
+    """On a CPU, with enough tiles for the 36 kernels and enough channels for the transforms; DDPM_WINOGRAD=0 says never."""
+    (batch, height, width, channels), (*sides, _, features) = x.shape, kernel.shape
+    return (
+        os.environ.get("DDPM_WINOGRAD") != "0"
+        and jax.default_backend() == "cpu"
+        and sides == [3, 3]
+        and x.dtype == kernel.dtype == jnp.float32
+        and min(channels, features) >= 64
+        and batch * -(-height // TILE) * -(-width // TILE) * min(channels, features) >= 2**15
+    )
+
+
+def combine(matrix: np.ndarray, parts: list) -> list:
+    """sum_j matrix[i, j] parts[j] for each i, written out: one pass over memory, which a product of so small a matrix is not."""
+    return [sum(float(c) * part for c, part in zip(row, parts, strict=True) if abs(c) > 1e-12) for row in matrix]
+
+
+def on_both_sides(matrix: np.ndarray, d):
+    """matrix d matrix^T, over the first two axes."""
+    rows = jnp.stack(combine(matrix, list(d)))
+    return jnp.stack(combine(matrix, [rows[:, j] for j in range(matrix.shape[1])]), 1)
+
+
+def of_tiles(matrix: np.ndarray, image):
+    """matrix d matrix^T of each tile d of 6 x 6 pixels, which overlap and begin outside, or of 4 x 4: (i, j, batch, rows, columns, channels)."""
+    size = matrix.shape[1]
+    counts = [-(-side // TILE) for side in image.shape[1:3]]
+    edge = (size - TILE) // 2
+    ends = [(edge, count * TILE - side + edge) for count, side in zip(counts, image.shape[1:3], strict=True)]
+    image = jnp.pad(image, ((0, 0), *ends, (0, 0)))
+
+    def pixels(x, axis, count):
+        return [jax.lax.slice_in_dim(x, j, j + TILE * (count - 1) + 1, TILE, axis) for j in range(size)]
+
+    rows = jnp.stack(combine(matrix, pixels(image, 1, counts[0])))
+    rows = jax.lax.optimization_barrier(rows)  # else each is computed once for every column
+    return jnp.stack(combine(matrix, pixels(rows, 3, counts[1])), 1)
+
+
+@functools.partial(jax.jit, static_argnames="transposed")
+def convolution(x, kernel, *, transposed: bool):
+    """sum_ij x[h + i - 1, w + j - 1] kernel[i, j], pixels outside of x being 0; or what a gradient of it has for x's."""
+    d = of_tiles(BT, x)
+    _, _, batch, rows, columns, channels = d.shape
+    g = on_both_sides(G[:, ::-1] if transposed else G, kernel)
+    d, g = jax.lax.optimization_barrier((d.reshape(SIDE**2, -1, channels), g.reshape(SIDE**2, *kernel.shape[2:])))
+    products = jnp.einsum("itf,icf->itc" if transposed else "itc,icf->itf", d, g)
+    y = on_both_sides(AT, products.reshape(SIDE, SIDE, batch, rows, columns, -1)).transpose(2, 3, 0, 4, 1, 5)
+    return y.reshape(batch, rows * TILE, columns * TILE, -1)[:, : x.shape[1], : x.shape[2]]
+
+
+def of_x(g, x, kernel, *, transposed):
+    """The gradient of x for that of the result, g."""
+    return winograd.bind(g, kernel, transposed=not transposed)
+
+
+def of_kernel(g, x, kernel, *, transposed):
+    """The gradient of the kernel for that of the result, g: G^T [(A g A^T) . (B^T d B)] G, summed over tiles."""
+    x, g = (g, x) if transposed else (x, g)
+    x, g = jax.lax.optimization_barrier((x, g))  # else the transform of x is kept from the forward pass, at 2.25 times the memory
+    d, g = (tiles.reshape(SIDE**2, -1, tiles.shape[-1]) for tiles in (of_tiles(BT, x), of_tiles(AT.T, g)))
+    products = jnp.einsum("itc,itf->icf", *jax.lax.optimization_barrier((d, g)))
+    return on_both_sides(G.T, products.reshape(SIDE, SIDE, *products.shape[1:]))
+
+
+def batched(arguments, axes, *, transposed):
+    """Of a batch of batches and one kernel a larger batch."""
+    x, kernel = arguments
+    if axes[1] is not None:
+        return jax.vmap(functools.partial(convolution, transposed=transposed), axes)(x, kernel), 0
+    x = jnp.moveaxis(x, axes[0], 0)
+    y = winograd.bind(x.reshape(-1, *x.shape[2:]), kernel, transposed=transposed)
+    return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+
+
+def shape(x, kernel, *, transposed):
+    return jax.core.ShapedArray((*x.shape[:3], kernel.shape[2 if transposed else 3]), x.dtype)
+
+
+winograd = Primitive("winograd")
+winograd.def_impl(convolution)
+winograd.def_abstract_eval(shape)
+mlir.register_lowering(winograd, mlir.lower_fun(convolution, multiple_results=False))
+ad.defbilinear(winograd, of_x, of_kernel)
+batching.primitive_batchers[winograd] = batched
