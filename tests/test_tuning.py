@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPO, TINY, start
 
-from ddpm.tuning import YNNPACK
+from ddpm.tuning import LITTLE_MEMORY, YNNPACK
 
 
 def in_a_process(code, **environment):
@@ -26,7 +26,7 @@ SAID = "import os, jax; from ddpm.tuning import tune; tune(); print(os.environ['
 
 
 def test_the_environment_goes_first(tmp_path):
-    assert in_a_process(SAID, XDG_CACHE_HOME=str(tmp_path)) == f"{YNNPACK} {tmp_path}/ddpm/jax"
+    assert in_a_process(SAID, XDG_CACHE_HOME=str(tmp_path)) == f"{YNNPACK} {LITTLE_MEMORY} {tmp_path}/ddpm/jax"
     given = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false", "JAX_COMPILATION_CACHE_DIR": "/elsewhere"}
     assert in_a_process(SAID, **given) == "--xla_cpu_enable_fast_math=false /elsewhere"
 

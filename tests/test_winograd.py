@@ -10,7 +10,12 @@ import pytest
 from ddpm.models import winograd
 from ddpm.models.layers import conv
 
-SHAPES = ((2, 8, 8, 3, 5), (1, 7, 10, 4, 2), (3, 3, 4, 2, 2), (2, 1, 1, 2, 3))  # batch, height, width, channels, features
+SHAPES = (
+    (2, 8, 8, 3, 5),
+    (1, 7, 10, 4, 2),
+    (3, 3, 4, 2, 2),
+    (2, 1, 1, 2, 3),
+)  # batch, height, width, channels, features
 
 
 def given(shape):
@@ -57,9 +62,7 @@ def test_gradients_are_those_of_the_sums(shape):
 def test_rates_along_a_direction_are_those_of_the_sums():
     x, kernel = given(SHAPES[0])
     along = jax.tree.map(lambda a: a[..., ::-1] + 1, (x, kernel))
-    for ours, theirs in zip(
-        jax.jvp(by_tiles, (x, kernel), along), jax.jvp(sums, (x, kernel), along), strict=True
-    ):
+    for ours, theirs in zip(jax.jvp(by_tiles, (x, kernel), along), jax.jvp(sums, (x, kernel), along), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
 
 
@@ -83,13 +86,17 @@ def test_second_derivatives_are_those_of_the_sums(argument):
 def test_many_at_once_are_each_by_itself(axes):
     x, kernel = given(SHAPES[0])
     many = [
-        each if axis is None else jnp.stack([each, 2 * each, each - 1], axis) for each, axis in zip((x, kernel), axes)
+        each if axis is None else jnp.stack([each, 2 * each, each - 1], axis)
+        for each, axis in zip((x, kernel), axes, strict=True)
     ]
 
     def backward(x, kernel):
         return jax.vjp(by_tiles, x, kernel)[1](jnp.ones((*x.shape[:3], kernel.shape[3])))
 
-    for function, exact in ((by_tiles, sums), (backward, lambda *both: jax.vjp(sums, *both)[1](jnp.ones((2, 8, 8, 5))))):
+    for function, exact in (
+        (by_tiles, sums),
+        (backward, lambda *both: jax.vjp(sums, *both)[1](jnp.ones((2, 8, 8, 5)))),
+    ):
         for ours, theirs in zip(
             jax.tree.leaves(jax.vmap(function, axes)(*many)), jax.tree.leaves(jax.vmap(exact, axes)(*many)), strict=True
         ):
@@ -126,3 +133,12 @@ def test_a_layer_goes_by_tiles_where_that_is_faster(monkeypatch):
     monkeypatch.delenv("DDPM_WINOGRAD")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not by(conv(128, name="layer"), image)
+
+
+def test_devices_that_share_a_batch_exchange_nothing():
+    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    split = jax.NamedSharding(mesh, jax.P("data"))
+    x, kernel = given((8, 8, 8, 3, 5))
+    program = jax.jit(by_tiles, in_shardings=(split, None), out_shardings=split).lower(x, kernel).compile()
+    assert not any(word in program.as_text() for word in ("all-gather", "all-to-all", "all-reduce", "collective"))
+    np.testing.assert_allclose(program(jax.device_put(x, split), kernel), sums(x, kernel), rtol=0, atol=5e-6)

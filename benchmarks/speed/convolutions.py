@@ -1,9 +1,10 @@
-"""Rates of the convolutions of a training step by themselves, XLA's and PyTorch's in turns: what they leave to gain.
+"""Rates of the convolutions of a training step by themselves, ours and PyTorch's in turns: what they leave to gain.
 
 make parity (once, for PyTorch); python benchmarks/speed/convolutions.py [--networks small,cifar10] [--batch 16] [--rounds 5]
 
 Each distinct convolution of our U-Net is run forward, for the gradient of its input and for that of its kernel, as often as
-the network has it: images in NHWC, PyTorch's in channels_last, whose oneDNN has the same choice of kernels as in a step.
+the network has it: images in NHWC, PyTorch's in channels_last, whose oneDNN has the same choice of kernels as in a step. A
+rate counts the operations of sums over 3 x 3 pixels, also of ours that go by tiles; DDPM_WINOGRAD=0 times XLA's sums instead.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from measure import processor
 from networks import NETWORKS
 
+from ddpm.models import winograd
 from ddpm.models.unet import UNet
 from ddpm.tuning import tune
 
@@ -31,12 +33,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    if unknown := set(arguments.networks.split(",")) - set(NETWORKS):
+        parser.error(f"--networks: there is no {', '.join(sorted(unknown))}, only {', '.join(NETWORKS)}")
     spawn = multiprocessing.get_context("spawn")
-    processes = {who: ProcessPoolExecutor(1, spawn, tune) for who in ("XLA", "PyTorch")}
+    processes = {who: ProcessPoolExecutor(1, spawn, tune) for who in ("ours", "PyTorch")}
     print(processor())
     for network in arguments.networks.split(","):
-        print(f"\n{network}, batches of {arguments.batch}: seconds of a step and GFLOP/s of XLA and PyTorch\n")
-        print("| image | kernel | stride | times | " + " | ".join(f"{way}, XLA | PyTorch" for way in WAYS) + " |")
+        print(f"\n{network}, batches of {arguments.batch}: GFLOP/s of ours and of PyTorch\n")
+        print("| image | kernel | stride | times | " + " | ".join(f"{way}, ours | PyTorch" for way in WAYS) + " |")
         print("|---|---|---:|---:|" + "---:|" * 2 * len(WAYS))
         totals = collections.Counter()
         for (x, kernel, stride), times in sorted(convolutions(network, arguments.batch).items()):
@@ -51,8 +55,8 @@ def main() -> None:
             )
         cells = [f"{totals[way, who]:.3f} s" for way in WAYS for who in processes]
         print(f"| all | | | | {' | '.join(cells)} |")
-        ours, theirs = (sum(took for (_, who), took in totals.items() if who == name) for name in processes)
-        print(f"\nAll together: XLA {ours:.3f} s, PyTorch {theirs:.3f} s, {theirs / ours:.2f} of its rate", flush=True)
+        mine, theirs = (sum(took for (_, who), took in totals.items() if who == name) for name in processes)
+        print(f"\nAll together: ours {mine:.3f} s, PyTorch {theirs:.3f} s, {theirs / mine:.2f} of its rate", flush=True)
 
 
 def convolutions(network: str, batch: int) -> collections.Counter:
@@ -65,9 +69,9 @@ def convolutions(network: str, batch: int) -> collections.Counter:
     while left:
         for equation in left.pop().eqns:
             left += [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
-            if equation.primitive.name == "conv_general_dilated":
+            if equation.primitive.name in ("conv_general_dilated", "winograd"):
                 image, kernel = (invar.aval.shape for invar in equation.invars)
-                found[image, kernel, equation.params["window_strides"][0]] += 1
+                found[image, kernel, equation.params.get("window_strides", [1])[0]] += 1
     return found
 
 
@@ -98,17 +102,17 @@ def timed(who: str, given: tuple, way: str, repeats: int) -> float:
 @functools.lru_cache(1)
 def prepared(who: str, given: tuple, way: str):
     """A call that has been made once."""
-    run = {"XLA": xla, "PyTorch": pytorch}[who](*given, way)
+    run = {"ours": ours, "PyTorch": pytorch}[who](*given, way)
     run()
     return run
 
 
-def xla(x: tuple, kernel: tuple, stride: int, way: str):
-    """A call of JAX's."""
+def ours(x: tuple, kernel: tuple, stride: int, way: str):
+    """A call of ours."""
 
     def forward(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=numbers)
+        return winograd.convolve(x, kernel, (stride, stride), "SAME", dimension_numbers=numbers)
 
     def backward(argument, x, kernel, g):
         of = functools.partial(forward, x) if argument else lambda x: forward(x, kernel)

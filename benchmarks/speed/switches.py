@@ -1,4 +1,4 @@
-"""What each setting of ddpm/tuning.py does for a training step on a CPU: with all, and with each off, in turns.
+"""What each setting of ddpm/tuning.py, and Winograd's convolution, does for a training step on a CPU: with all, and with each off, in turns.
 
 python benchmarks/speed/switches.py [--network small] [--batch 16] [--steps 3] [--rounds 8]
 
@@ -11,11 +11,15 @@ import statistics
 import tempfile
 
 from measure import Contestant, about
+from networks import NETWORKS
 
-OFF = {  # what the environment says, and of devices
+from ddpm.tuning import LITTLE_MEMORY, YNNPACK
+
+OFF = {  # what the environment says
     "all on": {},
-    "XLA without YNNPACK": {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="},
-    "XLA as it comes": {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+    "convolutions by sums": {"DDPM_WINOGRAD": "0"},
+    "XLA without YNNPACK": {"XLA_FLAGS": LITTLE_MEMORY},
+    "XLA in more memory": {"XLA_FLAGS": YNNPACK},
     "glibc gives memory back": {"MALLOC_TOP_PAD_": "131072"},
     "steps ahead of time": {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "1"},
 }
@@ -24,7 +28,7 @@ OFF = {  # what the environment says, and of devices
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="small")
+    parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=3, help="a turn")
     parser.add_argument("--rounds", type=int, default=8)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ddpm.errors import InputError, unknown_name
-from ddpm.models import winograd
+from ddpm.models.winograd import convolve
 from ddpm.shapes import Images
 
 Features = Float[Array, "batch height width features"]
@@ -38,16 +38,8 @@ def conv(
     name: str,
 ) -> nn.Conv:
     """A convolution with DDPM's initialiser; `stride` 2 pads below and to the right, as TensorFlow's SAME."""
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=stride,
-        padding=padding,
-        kernel_init=init,
-        dtype=dtype,
-        conv_general_dilated=winograd.convolve,
-        name=name,
-    )
+    options = dict(kernel_init=init, dtype=dtype, conv_general_dilated=convolve)
+    return nn.Conv(features, (kernel, kernel), stride, padding, **options, name=name)
 
 
 class GroupNorm(nn.Module):

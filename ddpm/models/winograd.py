@@ -1,11 +1,10 @@
-"""Convolutions of 3 x 3 by Winograd's minimal filtering F(4 x 4, 3 x 3): 36 products for 16 pixels, where their sums take 144.
+"""Convolutions of 3 x 3 by Winograd's minimal filtering F(4 x 4, 3 x 3): 36 products for 16 pixels where sums take 144.
 
     Y = A^T [(G g G^T) . (B^T d B)] A
 
-of each tile d of 6 x 6 pixels and kernel g: 4 x 4 pixels Y, which . and a sum over channels make 36 products of matrices.
-Rounding is five times that of the sums (a relative 1e-6 of float32).
+of each tile d of 6 x 6 pixels and kernel g: 4 x 4 pixels Y. With its sum over channels, . is 36 products of matrices.
 
-Lavin and Gray 2016, Eq. 8; the matrices are those of Toom and Cook, Sec. 5.1 of Winograd 1980.
+Lavin and Gray 2016, Eq. 8; the matrices multiply polynomials by their values at POINTS, after Toom and Cook.
 """
 
 import functools
@@ -18,8 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 TILE, SIDE = 4, 6  # pixels of Y, of d
-POINTS = 0.5**0.5 * np.array([0, 1, -1, 2, -2])  # where the polynomials are multiplied, and infinity: a half of the rounding of 0, 1, -1, 2, -2
-SUM = ("NHWC", "HWIO", "NHWC")
+POINTS = 0.5**0.5 * np.array([0, 1, -1, 2, -2])  # and infinity: with half the rounding of 0, 1, -1, 2, -2
 
 
 def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,7 +42,7 @@ def convolve(x, kernel, strides, padding, **options):
 
 
 def is_faster(x, kernel) -> bool:
-    """On a CPU, with enough tiles for the 36 kernels and enough channels for the transforms; DDPM_WINOGRAD=0 says never."""
+    """On a CPU, with pixels to pay for the kernel's transform, channels for x's; DDPM_WINOGRAD=0 says never."""
     (batch, height, width, channels), (*sides, _, features) = x.shape, kernel.shape
     return (
         os.environ.get("DDPM_WINOGRAD") != "0"
@@ -52,12 +50,12 @@ def is_faster(x, kernel) -> bool:
         and sides == [3, 3]
         and x.dtype == kernel.dtype == jnp.float32
         and min(channels, features) >= 64
-        and batch * -(-height // TILE) * -(-width // TILE) * min(channels, features) >= 2**15
+        and batch * height * width * min(channels, features) >= 2**18
     )
 
 
 def combine(matrix: np.ndarray, parts: list) -> list:
-    """sum_j matrix[i, j] parts[j] for each i, written out: one pass over memory, which a product of so small a matrix is not."""
+    """sum_j matrix[i, j] parts[j] for each i, written out: one pass over memory."""
     return [sum(float(c) * part for c, part in zip(row, parts, strict=True) if abs(c) > 1e-12) for row in matrix]
 
 
@@ -68,7 +66,10 @@ def on_both_sides(matrix: np.ndarray, d):
 
 
 def of_tiles(matrix: np.ndarray, image):
-    """matrix d matrix^T of each tile d of 6 x 6 pixels, which overlap and begin outside, or of 4 x 4: (i, j, batch, rows, columns, channels)."""
+    """matrix d matrix^T of each tile d: (i, j, batch, rows, columns, channels).
+
+    Tiles of 4 x 4 pixels lie side by side; those of 6 x 6 reach a pixel beyond them on all sides.
+    """
     size = matrix.shape[1]
     counts = [-(-side // TILE) for side in image.shape[1:3]]
     edge = (size - TILE) // 2
@@ -79,13 +80,13 @@ def of_tiles(matrix: np.ndarray, image):
         return [jax.lax.slice_in_dim(x, j, j + TILE * (count - 1) + 1, TILE, axis) for j in range(size)]
 
     rows = jnp.stack(combine(matrix, pixels(image, 1, counts[0])))
-    rows = jax.lax.optimization_barrier(rows)  # else each is computed once for every column
+    rows = jax.lax.optimization_barrier(rows)  # else a compiler computes them anew for every column
     return jnp.stack(combine(matrix, pixels(rows, 3, counts[1])), 1)
 
 
 @functools.partial(jax.jit, static_argnames="transposed")
 def convolution(x, kernel, *, transposed: bool):
-    """sum_ij x[h + i - 1, w + j - 1] kernel[i, j], pixels outside of x being 0; or what a gradient of it has for x's."""
+    """sum_ij x[h + i - 1, w + j - 1] kernel[i, j], with 0 outside of x; transposed, what that makes of a gradient x."""
     d = of_tiles(BT, x)
     _, _, batch, rows, columns, channels = d.shape
     g = on_both_sides(G[:, ::-1] if transposed else G, kernel)
@@ -103,14 +104,13 @@ def of_x(g, x, kernel, *, transposed):
 def of_kernel(g, x, kernel, *, transposed):
     """The gradient of the kernel for that of the result, g: G^T [(A g A^T) . (B^T d B)] G, summed over tiles."""
     x, g = (g, x) if transposed else (x, g)
-    x, g = jax.lax.optimization_barrier((x, g))  # else the transform of x is kept from the forward pass, at 2.25 times the memory
     d, g = (tiles.reshape(SIDE**2, -1, tiles.shape[-1]) for tiles in (of_tiles(BT, x), of_tiles(AT.T, g)))
     products = jnp.einsum("itc,itf->icf", *jax.lax.optimization_barrier((d, g)))
     return on_both_sides(G.T, products.reshape(SIDE, SIDE, *products.shape[1:]))
 
 
 def batched(arguments, axes, *, transposed):
-    """Of a batch of batches and one kernel a larger batch."""
+    """Batches of one kernel are one larger batch."""
     x, kernel = arguments
     if axes[1] is not None:
         return jax.vmap(functools.partial(convolution, transposed=transposed), axes)(x, kernel), 0
