@@ -27,6 +27,7 @@ from experiments import cosine_cifar  # noqa: E402
 
 def main() -> None:
     """Measures and prints."""
+    tune()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default="cifar10,imagenet64")
     parser.add_argument("--batches", default="8,16,32")

@@ -96,17 +96,20 @@ def convolution(x, kernel, *, transposed: bool):
     return y.reshape(batch, rows * TILE, columns * TILE, -1)[:, : x.shape[1], : x.shape[2]]
 
 
+@jax.jit
+def gradient_of_kernel(x, g):
+    """G^T [(A g A^T) . (B^T d B)] G, summed over tiles, of the convolution's x and the gradient g of its result."""
+    d, g = (tiles.reshape(SIDE**2, -1, tiles.shape[-1]) for tiles in (of_tiles(BT, x), of_tiles(AT.T, g)))
+    products = jnp.einsum("itc,itf->icf", *jax.lax.optimization_barrier((d, g)))
+    return on_both_sides(G.T, products.reshape(SIDE, SIDE, *products.shape[1:]))
+
+
 def of_x(g, x, kernel, *, transposed):
-    """The gradient of x for that of the result, g."""
     return winograd.bind(g, kernel, transposed=not transposed)
 
 
 def of_kernel(g, x, kernel, *, transposed):
-    """The gradient of the kernel for that of the result, g: G^T [(A g A^T) . (B^T d B)] G, summed over tiles."""
-    x, g = (g, x) if transposed else (x, g)
-    d, g = (tiles.reshape(SIDE**2, -1, tiles.shape[-1]) for tiles in (of_tiles(BT, x), of_tiles(AT.T, g)))
-    products = jnp.einsum("itc,itf->icf", *jax.lax.optimization_barrier((d, g)))
-    return on_both_sides(G.T, products.reshape(SIDE, SIDE, *products.shape[1:]))
+    return gradient_of_kernel(g, x) if transposed else gradient_of_kernel(x, g)
 
 
 def batched(arguments, axes, *, transposed):
