@@ -61,8 +61,8 @@ def combine(matrix: np.ndarray, parts: list) -> list:
 
 def on_both_sides(matrix: np.ndarray, d):
     """matrix d matrix^T, over the first two axes."""
-    rows = jnp.stack(combine(matrix, list(d)))
-    return jnp.stack(combine(matrix, [rows[:, j] for j in range(matrix.shape[1])]), 1)
+    both = jnp.asarray(np.kron(matrix, matrix), d.dtype) @ d.reshape(matrix.shape[1] ** 2, -1)
+    return both.reshape(*2 * matrix.shape[:1], *d.shape[2:])
 
 
 def of_tiles(matrix: np.ndarray, image):
