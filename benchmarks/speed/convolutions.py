@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from measure import processor
 from networks import NETWORKS
 
@@ -38,6 +39,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     processes = {who: ProcessPoolExecutor(1, spawn, tune) for who in ("ours", "PyTorch")}
     print(processor())
+    print(rounding())
     for network in arguments.networks.split(","):
         print(f"\n{network}, batches of {arguments.batch}: GFLOP/s of ours and of PyTorch\n")
         print("| image | kernel | stride | times | " + " | ".join(f"{way}, ours | PyTorch" for way in WAYS) + " |")
@@ -57,6 +59,25 @@ def main() -> None:
         print(f"| all | | | | {' | '.join(cells)} |")
         mine, theirs = (sum(took for (_, who), took in totals.items() if who == name) for name in processes)
         print(f"\nAll together: ours {mine:.3f} s, PyTorch {theirs:.3f} s, {theirs / mine:.2f} of its rate", flush=True)
+
+
+def rounding() -> str:
+    """How far a convolution of 256 channels is from that in float64, by tiles and by sums."""
+    x, kernel = (
+        jax.random.normal(jax.random.key(0), (16, 16, 16, 256)),
+        jax.random.normal(jax.random.key(1), (3, 3, 256, 256)),
+    )
+    sums = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    with jax.enable_x64(True):
+        exact = np.asarray(sums(x.astype(float), kernel.astype(float)))
+
+    def relative(y):
+        return np.sqrt(np.mean((y - exact) ** 2) / np.mean(exact**2))
+
+    tiles = relative(winograd.convolution(x, kernel, transposed=False))
+    return f"Rounding of float32, relative: {tiles:.1e} by tiles, {relative(sums(x, kernel)):.1e} by sums"
 
 
 def convolutions(network: str, batch: int) -> collections.Counter:
