@@ -16,12 +16,13 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent / "speed"))
-from networks import CLIP, DROPOUT, NETWORKS  # noqa: E402
+from networks import CLIP, DROPOUT, NETWORKS, names, positives  # noqa: E402
 
 from ddpm import build, datasets, objective, sharding  # noqa: E402
 from ddpm.data.images import Dataset  # noqa: E402
 from ddpm.training import loop  # noqa: E402
 from ddpm.training.state import init_state  # noqa: E402
+from ddpm.tuning import tune  # noqa: E402
 from experiments import cosine_cifar  # noqa: E402
 
 
@@ -29,17 +30,19 @@ def main() -> None:
     """Measures and prints."""
     tune()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default="cifar10,imagenet64")
-    parser.add_argument("--batches", default="8,16,32")
+    parser.add_argument("--networks", type=names(NETWORKS), default="cifar10,imagenet64")
+    parser.add_argument("--batches", type=positives, default="8,16,32", help="two or more")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--limit", type=float, default=80)
     arguments = parser.parse_args()
-    batches = [int(batch) for batch in arguments.batches.split(",")]
+    batches = arguments.batches
+    if len(set(batches)) < 2:
+        parser.error("--batches: a line needs two or more of them")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.dtype}; GB")
     heads = (f"batch {batch}" for batch in batches)
     print(f"| network | state | who | {' | '.join(heads)} | an image | largest batch in {arguments.limit:g} GB |")
     print("|---|---:|---|" + "---:|" * (len(batches) + 2))
-    for network in arguments.networks.split(","):
+    for network in arguments.networks:
         for who in ("ours", "ours, remat", "diffusers"):
             if who == "diffusers":
                 found = [kept(network, batch, arguments.dtype) for batch in batches]

@@ -83,7 +83,7 @@ def rate(data: dict, seconds: float) -> float:
 def training(data: dict, workdir: pathlib.Path, steps: int) -> tuple[float, float]:
     """(Images a second, share of the time waiting) in the last quarter of the steps of a run."""
     often = dict(
-        num_steps=steps, log_every=steps // 4, batch_size=BATCH, save_every=0, sample_every=0, evaluate_every=0
+        num_steps=steps, log_every=max(1, steps // 4), batch_size=BATCH, save_every=0, sample_every=0, evaluate_every=0
     )
     flags = [f"data.{key}={value}" for key, value in data.items()]
     flags += [f"training.{key}={value}" for key, value in often.items()]

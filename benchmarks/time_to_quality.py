@@ -4,8 +4,8 @@ make parity and python -m ddpm.main --config experiments/fast_fashion.py --mode 
 python benchmarks/time_to_quality.py --workdir DIR [--minutes 20] [--num 1000] [--features classifier] [--evaluations 4]
 
 Fashion-MNIST, the same U-Net of 1.6 M parameters, the same cores, one after the other. The time of theirs starts when its data
-are in memory, that of ours with the command: it reads the data and compiles in it. Theirs, as examples/unconditional_image_generation/train_unconditional.py --use_ema: eps of 1,000 linear noise levels, batches
-of 16, AdamW of 1e-4 with 500 steps of warm-up and a cosine to 0 at the end, EMA; 50 steps of DDIM draw. Ours:
+are in memory, that of ours with the command: it reads the data and compiles in it. Theirs, as diffusers'
+examples/unconditional_image_generation/train_unconditional.py --use_ema: eps of 1,000 linear noise levels, batches of 16, AdamW of 1e-4 with 500 steps of warm-up and a cosine to 0 at the end, EMA; 50 steps of DDIM draw. Ours:
 experiments/fast_fashion.py, whose checkpoints are compared with theirs until the first that is as good is found. Samples of
 both are seen by the same network against the training images, and by the same code (--mode eval).
 """
@@ -36,6 +36,10 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=4, help="of checkpoints of ours")
     parser.add_argument("--theirs", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    for option in ("minutes", "num", "evaluations"):
+        if getattr(arguments, option) <= 0:
+            parser.error(f"--{option}: {getattr(arguments, option)} is not above 0")
+    arguments.workdir = arguments.workdir.resolve()  # processes below run in the repository's root
     arguments.workdir.mkdir(parents=True, exist_ok=True)
     if arguments.theirs:
         theirs(arguments.workdir, 60 * arguments.minutes, arguments.num)
@@ -49,11 +53,13 @@ def compare(arguments: argparse.Namespace) -> None:
     if not images.exists():
         subprocess.run([sys.executable, __file__, "--theirs", *sys.argv[1:]], check=True)
     about = json.loads(images.with_suffix(".json").read_text())
+    if about["num"] != arguments.num:
+        raise SystemExit(f"{images} holds {about['num']} samples, not {arguments.num}: choose another --workdir")
     aim = distance(["--config", EXPERIMENT, "--images", str(images)], arguments)
     print("| who | seconds | steps | images seen | distance |\n|---|---:|---:|---:|---:|")
     print(f"| theirs | {about['seconds']:.0f} | {about['steps']} | {16 * about['steps']} | {aim:.3f} |", flush=True)
 
-    took = ours(arguments.workdir / "ours", 30 * arguments.minutes)
+    took = ours(arguments.workdir / "ours", about["seconds"] / 2)
     low, high = 0, len(took)  # checkpoints before low are worse than theirs, from high on as good
     steps = sorted(took)
     for _ in range(arguments.evaluations):
@@ -64,8 +70,10 @@ def compare(arguments: argparse.Namespace) -> None:
         found = distance(["--workdir", workdir, "--step", str(step), "--num", str(arguments.num)], arguments)
         print(f"| ours | {took[step]:.0f} | {step} | {batch_size() * step} | {found:.3f} |", flush=True)
         low, high = (low, middle) if found <= aim else (middle + 1, high)
-    if high == len(took):
+    if low == len(took):
         print("Ours was not as good in half the time of theirs.")
+    elif high == len(took):
+        print("None of the checkpoints of ours that were looked at was as good: allow more --evaluations.")
     else:
         print(f"Ours was as good after {took[steps[high]] / about['seconds']:.2f} of the time of theirs.")
 
@@ -89,8 +97,12 @@ def ours(workdir: pathlib.Path, seconds: float) -> dict[int, float]:
             for folder in (workdir / "checkpoints").glob("[0-9]*"):
                 if folder.name.isdigit():
                     took.setdefault(int(folder.name), time.time() - began)
+        if process.poll():
+            raise SystemExit(f"ours ended with exit code {process.returncode}")
         process.terminate()
         process.wait()
+        if not took:
+            raise SystemExit("ours has no checkpoint in half the time of theirs: give both more --minutes")
         times.write_text(json.dumps(took))
     return {int(step): at for step, at in json.loads(times.read_text()).items()}
 
@@ -154,7 +166,7 @@ def theirs(workdir: pathlib.Path, seconds: float, num: int) -> None:
             for t in scheduler.timesteps:
                 x = scheduler.step(model(x, t).sample, t, x).prev_sample
             drawn.append(((x + 1) * 127.5).round().clamp(0, 255).byte().numpy().transpose(0, 2, 3, 1))
-    (workdir / "theirs.json").write_text(json.dumps({"steps": step, "seconds": took}))
+    (workdir / "theirs.json").write_text(json.dumps({"steps": step, "seconds": took, "num": num}))
     np.savez(workdir / "theirs.npz", np.concatenate(drawn))
 
 

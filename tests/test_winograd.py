@@ -2,6 +2,7 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +120,12 @@ def by(layer, x):
     return "winograd" in str(jax.make_jaxpr(layer.apply)(params, x))
 
 
-def test_a_layer_goes_by_tiles_where_that_is_faster(monkeypatch):
+@pytest.fixture
+def one_device(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+def test_a_layer_goes_by_tiles_where_that_is_faster(one_device, monkeypatch):
     image = jnp.zeros((16, 16, 16, 128))
     assert by(conv(128, name="layer"), image)
     assert by(conv(128, padding=1, name="layer"), image)
@@ -131,14 +137,46 @@ def test_a_layer_goes_by_tiles_where_that_is_faster(monkeypatch):
     monkeypatch.setenv("DDPM_WINOGRAD", "0")
     assert not by(conv(128, name="layer"), image)
     monkeypatch.delenv("DDPM_WINOGRAD")
+    monkeypatch.setattr(jax, "device_count", lambda: 2)  # which would exchange 36 numbers of a gradient for 9
+    assert not by(conv(128, name="layer"), image)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not by(conv(128, name="layer"), image)
 
 
-def test_devices_that_share_a_batch_exchange_nothing():
-    mesh = jax.make_mesh((4,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
-    split = jax.NamedSharding(mesh, jax.P("data"))
-    x, kernel = given((8, 8, 8, 3, 5))
-    program = jax.jit(by_tiles, in_shardings=(split, None), out_shardings=split).lower(x, kernel).compile()
-    assert not any(word in program.as_text() for word in ("all-gather", "all-to-all", "all-reduce", "collective"))
-    np.testing.assert_allclose(program(jax.device_put(x, split), kernel), sums(x, kernel), rtol=0, atol=5e-6)
+@pytest.mark.parametrize(
+    "options",
+    (
+        {},
+        {"padding": 2},
+        {"padding": "VALID"},
+        {"padding": "CIRCULAR"},
+        {"strides": 2},
+        {"kernel_dilation": 2},
+        {"input_dilation": 2, "padding": ((1, 1), (1, 1))},
+        {"feature_group_count": 2},
+        {"precision": "highest"},
+    ),
+)
+def test_what_tiles_cannot_do_is_left_to_sums(one_device, options):
+    x = jax.random.normal(jax.random.key(0), (8, 16, 16, 128))
+    ours, theirs = (nn.Conv(128, (3, 3), conv_general_dilated=how, **options) for how in (winograd.convolve, None))
+    params = theirs.init(jax.random.key(1), x)
+    assert by(ours, x) == (options == {})
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), rtol=0, atol=2e-5)
+
+
+def test_images_whose_channels_come_first_are_left_to_sums(one_device):
+    x, kernel = jnp.ones((8, 64, 64, 64)), jnp.ones((3, 3, 64, 64))
+    first = ("NCHW", "HWIO", "NCHW")
+    ours = jax.make_jaxpr(lambda *both: winograd.convolve(*both, (1, 1), "SAME", dimension_numbers=first))(x, kernel)
+    assert "winograd" not in str(ours)
+
+
+def test_any_number_of_images_can_be_exported(one_device):
+    (batch,) = jax.export.symbolic_shape("b")
+    image = jax.ShapeDtypeStruct((batch, 16, 16, 128), jnp.float32)
+    layer = conv(128, name="layer")
+    params = layer.init(jax.random.key(0), jnp.zeros((1, 16, 16, 128)))
+    program = jax.export.export(jax.jit(lambda x: layer.apply(params, x)))(image)
+    assert program.call(jnp.zeros((3, 16, 16, 128))).shape == (3, 16, 16, 128)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import processor
-from networks import NETWORKS
+from networks import NETWORKS, names, positive
 
 from ddpm.models import winograd
 from ddpm.models.unet import UNet
@@ -30,17 +30,15 @@ def main() -> None:
     """Measures and prints."""
     tune()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default="small,cifar10")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--networks", type=names(NETWORKS), default="small,cifar10")
+    parser.add_argument("--batch", type=positive, default=16)
+    parser.add_argument("--rounds", type=positive, default=5)
     arguments = parser.parse_args()
-    if unknown := set(arguments.networks.split(",")) - set(NETWORKS):
-        parser.error(f"--networks: there is no {', '.join(sorted(unknown))}, only {', '.join(NETWORKS)}")
     spawn = multiprocessing.get_context("spawn")
     processes = {who: ProcessPoolExecutor(1, spawn, tune) for who in ("ours", "PyTorch")}
     print(processor())
     print(rounding())
-    for network in arguments.networks.split(","):
+    for network in arguments.networks:
         print(f"\n{network}, batches of {arguments.batch}: GFLOP/s of ours and of PyTorch\n")
         print("| image | kernel | stride | times | " + " | ".join(f"{way}, ours | PyTorch" for way in WAYS) + " |")
         print("|---|---|---:|---:|" + "---:|" * 2 * len(WAYS))

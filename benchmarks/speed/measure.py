@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from networks import NETWORKS
+from networks import NETWORKS, names, positive, positives
 
 HERE = pathlib.Path(__file__).parent
 PEERS = {  # and whether they are there
@@ -88,24 +88,22 @@ class Contestant:
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default="small,cifar10")
-    parser.add_argument("--peers", default=",".join(peer for peer, there in PEERS.items() if there))
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--networks", type=names(NETWORKS), default="small,cifar10")
+    parser.add_argument("--peers", type=names(PEERS), default=",".join(peer for peer, there in PEERS.items() if there))
+    parser.add_argument("--batch", type=positive, default=16)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--steps", type=int, default=3, help="of training, a turn")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--draws", default="1,16,64", help="images drawn at once; '' to draw none")
-    parser.add_argument("--devices", type=int, default=1, help="that ours splits a CPU into")
+    parser.add_argument(
+        "--steps", type=positive, default=3, help="of training, a turn; more where ours takes them at once"
+    )
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--draws", type=positives, default="1,16,64", help="images drawn at once; '' to draw none")
+    parser.add_argument("--devices", type=positive, default=1, help="that ours splits a CPU into")
     parser.add_argument("--out", type=pathlib.Path, help="file for the figures, as JSON")
     parser.add_argument("--plot", type=pathlib.Path, help="file for a picture of the rates beside ours, as PNG")
     arguments = parser.parse_args()
-    for option, known in (("networks", NETWORKS), ("peers", PEERS)):
-        for name in filter(None, getattr(arguments, option).split(",")):
-            if name not in known:
-                parser.error(f"--{option}: there is no {name}, only {', '.join(known)}")
     found = {"about": about(arguments), "networks": {}}
     print(found["about"], flush=True)
-    for network in arguments.networks.split(","):
+    for network in arguments.networks:
         found["networks"][network] = measured(network, arguments)
         print("\n".join(table(network, found["networks"][network])), flush=True)
         if arguments.out:
@@ -137,7 +135,7 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
     """Figures of each contestant with one network."""
     with tempfile.TemporaryDirectory() as folder:
         contestants, figures = [], {}
-        for who in ["ours", *filter(None, arguments.peers.split(","))]:
+        for who in ["ours", *arguments.peers]:
             cache = pathlib.Path(folder) / who
             cache.mkdir()
             made = Contestant(who, network, arguments, cache)
@@ -153,12 +151,11 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             made("train", steps=1)
         for _ in range(arguments.rounds):
             for made in contestants:
-                took = made("train", steps=arguments.steps)["seconds"]
-                figures[made.who]["train"].append(arguments.steps * arguments.batch / took)
+                took = made("train", steps=arguments.steps)
+                figures[made.who]["train"].append(took["steps"] * arguments.batch / took["seconds"])
         for made in contestants:
             figures[made.who]["peak"] = made("peak")
-        draws = [int(batch) for batch in arguments.draws.split(",") if batch]
-        for batch in draws:
+        for batch in arguments.draws:
             order = {"batch": batch, "steps": DDIM.get(batch, 2)}
             for made in contestants:
                 made("sample", **order)

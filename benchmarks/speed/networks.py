@@ -1,7 +1,8 @@
 """The networks that ours and its peers are timed with: options of our U-Net, the size of the images, and their channels."""
 
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 NETWORKS = {
     "small": (dict(channels=32, channel_mult=(1, 2, 2), attention_resolutions=(14,)), 28, 1),
@@ -15,6 +16,31 @@ NETWORKS = {
 }
 # The step that all take: dropout, norm the gradient is clipped to, Adam's rate, EMA's decay; images that are drawn from.
 DROPOUT, CLIP, RATE, DECAY, IMAGES = 0.1, 1.0, 2e-4, 0.9999, 4096
+
+
+def positive(text: str) -> int:
+    """The whole number above 0 that an option of a command is given; argparse says what is wrong with another."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def positives(text: str) -> list[int]:
+    """Such numbers with commas between them."""
+    return [positive(part) for part in text.split(",") if part]
+
+
+def names(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """What reads known names with commas between them."""
+
+    def read(text: str) -> list[str]:
+        found = [part for part in text.split(",") if part]
+        for name in found:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"there is no {name}, only {', '.join(known)}")
+        return found
+
+    return read
 
 
 def fastest(run: Callable[[], object]) -> float:

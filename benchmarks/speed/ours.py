@@ -48,10 +48,13 @@ class Ours:
         self._state, self._given = init(objective.init_key(config)), self._feed.start(0)
         self._samplers = {}
 
-    def train(self, steps: int) -> None:
-        for _ in range(-(-steps // self._scanned)):
+    def train(self, steps: int) -> int:
+        """Takes at least so many steps, in dispatches of several on an accelerator; says how many."""
+        dispatches = -(-steps // self._scanned)
+        for _ in range(dispatches):
             self._state, _ = self._steps(self._state, next(self._given), self._scanned)
         jax.block_until_ready(self._state)
+        return dispatches * self._scanned
 
     def sample(self, batch: int, steps: int) -> None:
         if batch not in self._samplers:

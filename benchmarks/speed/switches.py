@@ -1,6 +1,6 @@
 """What each setting of ddpm/tuning.py, and Winograd's convolution, does for a training step on a CPU: with all, and with each off, in turns.
 
-python benchmarks/speed/switches.py [--network small] [--batch 16] [--steps 3] [--rounds 8]
+make parity (once, for PyTorch); python benchmarks/speed/switches.py [--network small] [--batch 16] [--steps 3] [--rounds 8]
 
 A rate is that of the median round; the ratio is to the same round with all settings on. Memory is the most after the first step.
 """
@@ -11,7 +11,7 @@ import statistics
 import tempfile
 
 from measure import Contestant, about
-from networks import NETWORKS
+from networks import NETWORKS, positive
 
 from ddpm.tuning import LITTLE_MEMORY, YNNPACK
 
@@ -29,9 +29,9 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, default="small")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=3, help="a turn")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--batch", type=positive, default=16)
+    parser.add_argument("--steps", type=positive, default=3, help="a turn")
+    parser.add_argument("--rounds", type=positive, default=8)
     arguments = parser.parse_args()
     arguments.dtype, arguments.devices = "float32", 1
     print(about(arguments))
@@ -46,9 +46,9 @@ def main() -> None:
         contestants["two devices"] = Contestant("ours", arguments.network, arguments, pathlib.Path(folder) / "two")
         for turn in range(arguments.rounds + 1):
             for what, made in contestants.items():
-                took = made("train", steps=arguments.steps)["seconds"]
+                took = made("train", steps=arguments.steps)
                 if turn:  # the first one warms up
-                    rates.setdefault(what, []).append(arguments.steps * arguments.batch / took)
+                    rates.setdefault(what, []).append(took["steps"] * arguments.batch / took["seconds"])
         print(f"\n| {arguments.network} | images/s | ratio (spread) | memory, GB |\n|---|---:|---:|---:|")
         for what, made in contestants.items():
             ratios = [a / b for a, b in zip(rates[what], rates["all on"], strict=True)]

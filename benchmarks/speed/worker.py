@@ -1,6 +1,6 @@
 """One contestant in a process of its own: reads orders, a line of JSON each, and answers each with a line.
 
-{"do": "train", "steps": 3}, {"do": "sample", "batch": 16, "steps": 5} -> {"seconds": 1.2}; {"do": "facts"}, {"do": "matmul"}
+{"do": "train", "steps": 3}, {"do": "sample", "batch": 16, "steps": 5} -> {"seconds": 1.2}, and steps taken; {"do": "facts"}, {"do": "matmul"}
 and {"do": "peak"} -> what they are named. It says {"ready": ...} once it has taken its first step.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
         answer, began = {}, time.perf_counter()
         match order["do"]:
             case "train":
-                made.train(order["steps"])
+                answer = {"steps": made.train(order["steps"])}
             case "sample":
                 made.sample(order["batch"], order["steps"])
             case "facts":

@@ -8,6 +8,7 @@ Lavin and Gray 2016, Eq. 8; the matrices multiply polynomials by their values at
 """
 
 import functools
+import math
 import os
 
 import jax
@@ -17,6 +18,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 TILE, SIDE = 4, 6  # pixels of Y, of d
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 POINTS = 0.5**0.5 * np.array([0, 1, -1, 2, -2])  # and infinity: with half the rounding of 0, 1, -1, 2, -2
 
 
@@ -34,24 +36,29 @@ def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 AT, G, BT = matrices()
 
 
-def convolve(x, kernel, strides, padding, **options):
+def convolve(x, kernel, strides, padding, *, dimension_numbers, **options):
     """`jax.lax.conv_general_dilated` for `flax.linen.Conv`: by tiles where that is faster, which it is on a CPU."""
-    if strides == (1, 1) and padding in ("SAME", [(1, 1), (1, 1)]) and is_faster(x, kernel):
+    plain = dict(lhs_dilation=(1, 1), rhs_dilation=(1, 1), feature_group_count=1, precision=None)
+    if (
+        (options.items() <= plain.items() and strides == (1, 1) and padding in ("SAME", [(1, 1), (1, 1)]))
+        and dimension_numbers in (LAYOUT, jax.lax.conv_dimension_numbers(x.shape, kernel.shape, LAYOUT))
+        and is_faster(x, kernel)
+    ):
         return winograd.bind(x, kernel, transposed=False)
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimension_numbers, **options)
 
 
 def is_faster(x, kernel) -> bool:
-    """On a CPU, with pixels to pay for the kernel's transform, channels for x's; DDPM_WINOGRAD=0 says never."""
-    (batch, height, width, channels), (*sides, _, features) = x.shape, kernel.shape
-    return (
-        os.environ.get("DDPM_WINOGRAD") != "0"
-        and jax.default_backend() == "cpu"
-        and sides == [3, 3]
-        and x.dtype == kernel.dtype == jnp.float32
-        and min(channels, features) >= 64
-        and batch * height * width * min(channels, features) >= 2**18
-    )
+    """On a CPU, with pixels to pay for the kernel's transform, channels for x's; DDPM_WINOGRAD=0 at tracing says never.
+
+    Not on several devices: the gradient would be summed over them before it is transformed, 36 numbers where there are 9.
+    """
+    if os.environ.get("DDPM_WINOGRAD") == "0" or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return False
+    if kernel.shape[:2] != (3, 3) or not x.dtype == kernel.dtype == jnp.float32:
+        return False
+    pixels, channels = x.shape[:3], min(kernel.shape[2:])
+    return all(isinstance(n, int) for n in pixels) and channels >= 64 and math.prod(pixels) * channels >= 2**18
 
 
 def combine(matrix: np.ndarray, parts: list) -> list:
@@ -61,7 +68,7 @@ def combine(matrix: np.ndarray, parts: list) -> list:
 
 def on_both_sides(matrix: np.ndarray, d):
     """matrix d matrix^T, over the first two axes."""
-    both = jnp.asarray(np.kron(matrix, matrix), d.dtype) @ d.reshape(matrix.shape[1] ** 2, -1)
+    both = jnp.asarray(np.kron(matrix, matrix), d.dtype) @ d.reshape(matrix.shape[1] ** 2, math.prod(d.shape[2:]))
     return both.reshape(*2 * matrix.shape[:1], *d.shape[2:])
 
 
@@ -90,10 +97,12 @@ def convolution(x, kernel, *, transposed: bool):
     d = of_tiles(BT, x)
     _, _, batch, rows, columns, channels = d.shape
     g = on_both_sides(G[:, ::-1] if transposed else G, kernel)
-    d, g = jax.lax.optimization_barrier((d.reshape(SIDE**2, -1, channels), g.reshape(SIDE**2, *kernel.shape[2:])))
+    d = d.reshape(SIDE**2, batch * rows * columns, channels)
+    d, g = jax.lax.optimization_barrier((d, g.reshape(SIDE**2, *kernel.shape[2:])))
     products = jnp.einsum("itf,icf->itc" if transposed else "itc,icf->itf", d, g)
-    y = on_both_sides(AT, products.reshape(SIDE, SIDE, batch, rows, columns, -1)).transpose(2, 3, 0, 4, 1, 5)
-    return y.reshape(batch, rows * TILE, columns * TILE, -1)[:, : x.shape[1], : x.shape[2]]
+    features = products.shape[2]
+    y = on_both_sides(AT, products.reshape(SIDE, SIDE, batch, rows, columns, features)).transpose(2, 3, 0, 4, 1, 5)
+    return y.reshape(batch, rows * TILE, columns * TILE, features)[:, : x.shape[1], : x.shape[2]]
 
 
 @jax.jit
@@ -118,7 +127,7 @@ def batched(arguments, axes, *, transposed):
     if axes[1] is not None:
         return jax.vmap(functools.partial(convolution, transposed=transposed), axes)(x, kernel), 0
     x = jnp.moveaxis(x, axes[0], 0)
-    y = winograd.bind(x.reshape(-1, *x.shape[2:]), kernel, transposed=transposed)
+    y = winograd.bind(x.reshape(math.prod(x.shape[:2]), *x.shape[2:]), kernel, transposed=transposed)
     return y.reshape(*x.shape[:2], *y.shape[1:]), 0
 
 
