@@ -10,6 +10,7 @@ import pytest
 
 from ddpm.models import winograd
 from ddpm.models.layers import conv
+from ddpm.models.unet import UNet
 
 SHAPES = (
     (2, 8, 8, 3, 5),
@@ -180,3 +181,26 @@ def test_any_number_of_images_can_be_exported(one_device):
     params = layer.init(jax.random.key(0), jnp.zeros((1, 16, 16, 128)))
     program = jax.export.export(jax.jit(lambda x: layer.apply(params, x)))(image)
     assert program.call(jnp.zeros((3, 16, 16, 128))).shape == (3, 16, 16, 128)
+
+
+def test_a_network_learns_the_same_by_tiles_and_by_sums(one_device, monkeypatch):
+    network = UNet(3, channels=64, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(), norm_groups=8)
+    x, t = jax.random.normal(jax.random.key(0), (16, 16, 16, 3)), jnp.arange(16)
+    params = jax.tree.map(
+        lambda leaf: (
+            leaf + 0.02 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)
+        ),  # of zeros nothing is learnt
+        network.init(jax.random.key(1), x, t),
+    )
+
+    def gradient(params):
+        return jax.grad(lambda params: jnp.square(network.apply(params, x, t)).mean())(params)
+
+    assert "winograd" in str(jax.make_jaxpr(gradient)(params))
+    tiles = jax.jit(gradient)(params)
+    monkeypatch.setenv("DDPM_WINOGRAD", "0")
+    jax.clear_caches()
+    sums = jax.jit(gradient)(params)
+    for ours, theirs in zip(jax.tree.leaves(tiles), jax.tree.leaves(sums), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max() + 1e-7)
+    assert any((ours != theirs).any() for ours, theirs in zip(*map(jax.tree.leaves, (tiles, sums)), strict=True))
