@@ -3,6 +3,7 @@
 Writes report_light.png, report_dark.png and report_phone.png; needs Chromium and `pip install playwright`.
 """
 
+import argparse
 import pathlib
 import shutil
 import sys
@@ -39,4 +40,8 @@ def main(page: pathlib.Path, folder: pathlib.Path, whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), "--whole" in sys.argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", type=pathlib.Path)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--whole", action="store_true", help="of the whole page, not of its first screen")
+    main(**vars(parser.parse_args()))

@@ -4,6 +4,7 @@ Trains experiments/digits.py for 800 steps as it is and with one switch at a tim
 them with 1,000 training images by their pixels. What is already there is not computed again. Prints a table a symptom.
 """
 
+import argparse
 import json
 import pathlib
 import subprocess
@@ -140,4 +141,6 @@ def cell(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=pathlib.Path)
+    main(parser.parse_args().workdir)

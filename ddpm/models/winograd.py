@@ -114,10 +114,12 @@ def gradient_of_kernel(x, g):
 
 
 def of_x(g, x, kernel, *, transposed):
+    """The gradient of x for that of the result, g: a convolution with the kernel the other way round."""
     return winograd.bind(g, kernel, transposed=not transposed)
 
 
 def of_kernel(g, x, kernel, *, transposed):
+    """The gradient of the kernel for that of the result, g."""
     return gradient_of_kernel(g, x) if transposed else gradient_of_kernel(x, g)
 
 
@@ -132,6 +134,7 @@ def batched(arguments, axes, *, transposed):
 
 
 def shape(x, kernel, *, transposed):
+    """Shape and type of the result."""
     return jax.core.ShapedArray((*x.shape[:3], kernel.shape[2 if transposed else 3]), x.dtype)
 
 
