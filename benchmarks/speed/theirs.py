@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import sys
+import unittest.mock
 
 import numpy as np
 import torch
@@ -67,6 +68,8 @@ def edm(options: dict, size: int, channels: int) -> torch.nn.Module:
 
 def denoising_diffusion_pytorch(options: dict, size: int, channels: int) -> torch.nn.Module:
     """https://github.com/lucidrains/denoising-diffusion-pytorch: another U-Net, of the same width and depth."""
+    for imported in ("torchvision", "accelerate", "ema_pytorch"):  # by its trainer, which is not used; torchvision would replace torch
+        sys.modules[imported] = unittest.mock.MagicMock()
     from denoising_diffusion_pytorch import Unet
 
     mults = options["channel_mult"]
