@@ -68,7 +68,11 @@ def edm(options: dict, size: int, channels: int) -> torch.nn.Module:
 
 def denoising_diffusion_pytorch(options: dict, size: int, channels: int) -> torch.nn.Module:
     """https://github.com/lucidrains/denoising-diffusion-pytorch: another U-Net, of the same width and depth."""
-    for imported in ("torchvision", "accelerate", "ema_pytorch"):  # by its trainer, which is not used; torchvision would replace torch
+    for imported in (
+        "torchvision",
+        "accelerate",
+        "ema_pytorch",
+    ):  # by its trainer, which is not used; torchvision would replace torch
         sys.modules[imported] = unittest.mock.MagicMock()
     from denoising_diffusion_pytorch import Unet
 
