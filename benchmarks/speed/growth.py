@@ -1,13 +1,12 @@
-"""How the time of a training step grows with the batch and with the pixels: slopes of straight lines through logarithms, 1 where it is linear.
+"""How the time of a training step grows with the batch and with the pixels: what each further image or pixel costs, the same where it is linear.
 
 python benchmarks/speed/growth.py [--batches 8,16,32,64] [--sides 16,32,64] [--rounds 5]
 
 The small network without attention, whose time goes with the square of the pixels; the batch grows with images of 32 x 32, the
-images in batches of 8. The sizes are timed in turns, and a slope is of each round.
+images in batches of 8. The sizes are timed in turns; each round has its own cost of going from a size to the next.
 """
 
 import argparse
-import statistics
 import time
 
 import numpy as np
@@ -30,20 +29,20 @@ def main() -> None:
     options, _, channels = NETWORKS["small"]
     for side in {32, *arguments.sides}:
         NETWORKS[f"side {side}"] = (options | {"attention_resolutions": ()}, side, channels)
-    grow("images in a batch", [(batch, 32, batch) for batch in arguments.batches], arguments.rounds)
-    grow("pixels of an image", [(8, side, side**2) for side in arguments.sides], arguments.rounds)
+    grow("images in a batch", [(batch, 32, batch) for batch in sorted(set(arguments.batches))], arguments.rounds)
+    grow("pixels of an image", [(8, side, side**2) for side in sorted(set(arguments.sides))], arguments.rounds)
 
 
 def grow(what: str, sizes: list[tuple[int, int, int]], rounds: int) -> None:
-    """Prints the seconds of a step of (batch, side) for each size of a list of (batch, side, size), and the slope."""
+    """Prints the seconds of a step of (batch, side) for each (batch, side, size), and the slopes."""
     made = [Ours(f"side {side}", batch, "float32", 1) for batch, side, _ in sizes]
     took = np.array([[seconds(each) for each in made] for _ in range(rounds + 1)][1:])  # the first round warms up
-    slopes = [np.polyfit(np.log([size for *_, size in sizes]), np.log(each), 1)[0] for each in took]
-    print(f"\n| {what} | seconds a step, median | slope |\n|---:|---:|---:|")
-    slope = f"{statistics.median(slopes):.2f} ({min(slopes):.2f} to {max(slopes):.2f})"
-    for (*_, size), each in zip(sizes, np.median(took, axis=0), strict=True):
-        print(f"| {size} | {each:.3f} | {slope} |", flush=True)
-        slope = ""
+    slopes = np.diff(took) / np.diff([size for *_, size in sizes]) * 1e6
+    print(f"\n| {what} | seconds a step, median | microseconds of each further one (spread) |\n|---:|---:|---:|")
+    for i, (*_, size) in enumerate(sizes):
+        slope = slopes[:, i - 1]
+        further = f"{np.median(slope):,.0f} ({slope.min():,.0f} to {slope.max():,.0f})" if i else ""
+        print(f"| {size:,} | {np.median(took[:, i]):.3f} | {further} |", flush=True)
 
 
 def seconds(ours: Ours) -> float:
