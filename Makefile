@@ -31,7 +31,7 @@ samplers: $(VENV)/installed  ## train a small model on Fashion-MNIST, which is p
 faults: $(VENV)/installed  ## break runs in fourteen ways at random moments, start them again, print what was lost; hours on two cores
 	$(RUN) benchmarks/faults/measure.py
 
-bench: $(VENV)/installed-parity  ## time training and sampling against peers in turns (installs PyTorch); an hour on two cores
+bench: $(VENV)/installed-parity  ## time training and sampling against peers in turns (installs PyTorch); long on two cores, where PyTorch compiles for minutes
 	$(RUN) -m pip install --quiet --no-deps denoising-diffusion-pytorch==2.3.4 einops==0.8.2
 	$(RUN) benchmarks/speed/measure.py --out runs/speed.json --plot runs/speed.png
 
