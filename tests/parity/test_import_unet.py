@@ -111,15 +111,6 @@ def ddim(network, scheduler, x, num_steps, *labels):
     return x
 
 
-def assert_same_sample(ours, theirs, scheduler):
-    """What an eps of theirs is off by in float32, about 1e-6, x0 is off by sigma_t / alpha_t times as much: linear 158 at T."""
-    atol = 1e-4
-    if scheduler.config.prediction_type == "epsilon":
-        alpha_bar = float(scheduler.alphas_cumprod[scheduler.timesteps[0]])
-        atol = max(atol, 4e-6 * (1 / alpha_bar - 1) ** 0.5)
-    assert_same(ours, theirs, atol)
-
-
 SCHEDULERS = {
     "linear": dict(),
     "cosine_v": dict(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"),
@@ -137,18 +128,20 @@ SCHEDULERS = {
 def test_a_sample_is_theirs_before_and_after_export(options, tmp_path):
     network = randomised(UNet2DModel(**HALF))
     scheduler = DDIMScheduler(**{"timestep_spacing": "trailing"} | options)
+    if scheduler.config.prediction_type == "epsilon":  # at T x0 is off by 158 times what float32 rounds of eps
+        for weights in network.conv_out.parameters():
+            weights *= 0.1
     saved(tmp_path / "pipeline", network, scheduler)
     imported(tmp_path / "pipeline", tmp_path / "run")
     ours = run.load(tmp_path / "run")
     x = drawn(2, 16, 16, 3)
     with jax.default_matmul_precision("highest"):
         sample = ours.sampler(num_steps=10).lead(ours.params, x)
-    assert_same_sample(sample, ddim(network, scheduler, theirs_of(x), 10), scheduler)
+    assert_same(sample, ddim(network, scheduler, theirs_of(x), 10))
 
     assert export_run(tmp_path / "run", None, tmp_path / "out") == 0
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "out")
-    theirs = ddim(pipeline.unet.eval(), pipeline.scheduler, theirs_of(x), 10).detach()
-    assert_same_sample(sample, theirs, pipeline.scheduler)
+    assert_same(sample, ddim(pipeline.unet.eval(), pipeline.scheduler, theirs_of(x), 10).detach())
 
 
 NATIVE = {
@@ -174,5 +167,4 @@ def test_a_run_of_ours_is_told_other_times_and_draws_the_same_sample(changes, tm
     pipeline, ours, x = DDIMPipeline.from_pretrained(tmp_path / "out"), run.load(tmp_path / "run"), drawn(2, 8, 8, 1)
     with jax.default_matmul_precision("highest"):
         sample = ours.sampler(num_steps=10).lead(ours.params, x)
-    theirs = ddim(pipeline.unet.requires_grad_(False).eval(), pipeline.scheduler, theirs_of(x), 10)
-    assert_same_sample(sample, theirs, pipeline.scheduler)
+    assert_same(sample, ddim(pipeline.unet.requires_grad_(False).eval(), pipeline.scheduler, theirs_of(x), 10))
