@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import optax
 
 from ddpm.errors import InputError
+from ddpm.training.global_norm import clip_by_global_norm
 
 
 def optimizer(
@@ -39,7 +40,7 @@ def optimizer(
         raise InputError(f"warmup_steps = {warmup_steps} is negative; 0 means no warm-up.")
     # A schedule without warm-up too: the same state, so that a run may change its mind.
     rate = optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else lambda count: learning_rate
-    tx = optax.chain(optax.clip_by_global_norm(clip_norm), method(rate))
+    tx = optax.chain(clip_by_global_norm(clip_norm), method(rate))
     if parts:
         each = {part: tx for part in parts} | {"": optax.set_to_zero()}
         tx = optax.partition(each, lambda params: {key: key if key in parts else "" for key in params})

@@ -17,6 +17,7 @@ from ddpm.diffusion.timestep import Timesteps
 from ddpm.errors import InputError
 from ddpm.rng import fold_in_all, normal, per_index, uniforms
 from ddpm.shapes import Images, Key, Keys
+from ddpm.training.global_norm import global_norm
 from ddpm.training.state import State
 
 
@@ -106,10 +107,10 @@ def take(
       ema_decay, accumulate: as for `train_step`.
       then: what else becomes of the state, if the batch is not skipped.
     """
-    grad_norm = optax.tree.norm(grads)
+    grad_norm = global_norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     # The update as well: an optimizer can make 0 / 0 of a gradient that is finite.
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates))
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(global_norm(updates))
     updated = (opt_state.mini_step == 0) if accumulate > 1 else True
     decay = jnp.where(updated, ema_decay(state.batch // accumulate), 1.0)
 
