@@ -14,7 +14,8 @@ YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=dot,reduce"
 LITTLE_MEMORY = (
     "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"  # in an order of a step that holds a third less
 )
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # of glibc's malloc.h
+ARENA = 1 << 27  # bytes; more than glibc reserves for a thread at once
 
 
 def tune() -> None:
@@ -44,7 +45,8 @@ def keep_memory() -> None:
     if mallopt := _of_libc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, -1)  # never
-        mallopt(M_ARENA_MAX, 1)  # the arenas of threads give back what they free all the same
+        mallopt(M_TOP_PAD, ARENA)  # nor from the arenas of threads
+        mallopt(M_ARENA_MAX, 1 + (os.cpu_count() or 1))  # in one arena threads wait for each other; each holds memory
 
 
 def give_back_memory() -> None:

@@ -48,6 +48,30 @@ def test_memory_is_kept_and_an_allocator_of_the_user_is_left_alone():
     assert given_back - kept > 10 * pages
 
 
+FAULTS_OF_A_THREAD = """
+import resource, threading
+from ddpm.tuning import tune
+tune()
+def work():
+    for _ in range(100):
+        b"x" * 20_000_000
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an allocator of Linux")
+def test_memory_of_a_thread_is_kept():
+    pages = 20_000_000 // resource.getpagesize()
+    kept, given_back = (
+        int(in_a_process(FAULTS_OF_A_THREAD)),
+        int(in_a_process(FAULTS_OF_A_THREAD, MALLOC_MMAP_MAX_="0")),  # which leaves all else as glibc has it
+    )
+    assert given_back - kept > 50 * pages
+
+
 AHEAD = """
 import jax
 from ddpm.tuning import tune
