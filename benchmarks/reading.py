@@ -4,17 +4,19 @@ python -m ddpm.main --config experiments/cosine_cifar.py --mode prepare (once)
 python benchmarks/reading.py [--num 5000] [--seconds 10] [--steps 40]
 
 The first images of CIFAR-10, as a data set of tfds, an array, a folder of PNG, and a folder of JPEG of 256 x 256 pixels which are
-made 32 x 32 when read. The rate is that of grain's threads with nothing else to do; the share is of the last steps of a run of
-the command with a small network, whose own rate stands beside it.
+made 32 x 32 when read. Rates are of grain's threads with nothing else to do, and of the whole set into memory the first time and
+the next; the share is of the last steps of a run of the command with a small network, whose own rate stands beside it.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -22,6 +24,8 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from ddpm import datasets  # noqa: E402
+from ddpm.data.decoded import in_memory  # noqa: E402
+from ddpm.data.images import Dataset  # noqa: E402
 from ddpm.data.pipeline import grain_batches  # noqa: E402
 from experiments import cosine_cifar  # noqa: E402
 
@@ -47,11 +51,13 @@ def main() -> None:
             "folder of PNG": {"name": "folder", "folder.path": root / "png", "folder.size": 32} | streamed,
             "folder of JPEG, 256 to 32": {"name": "folder", "folder.path": root / "jpeg", "folder.size": 32} | streamed,
         }
-        print("| data | read, images/s | trained, images/s | of the time waiting |\n|---|---:|---:|---:|")
+        print("| data | read, images/s | into memory, then again | trained, images/s | of the time waiting |")
+        print("|---|---:|---:|---:|---:|")
         for what, data in sets.items():
             read = f"{rate(data, arguments.seconds):,.0f}" if "resident_bytes" in data else ""
+            whole = "" if "array" in what else " ".join(f"{into_memory(data, root):,.0f}" for _ in range(2))
             trained, waiting = training(data, root / what, arguments.steps)
-            print(f"| {what} | {read} | {trained:.0f} | {waiting:.1%} |", flush=True)
+            print(f"| {what} | {read} | {whole} | {trained:.0f} | {waiting:.1%} |", flush=True)
 
 
 def write(root: pathlib.Path, num: int) -> None:
@@ -67,11 +73,23 @@ def write(root: pathlib.Path, num: int) -> None:
         image.resize((256, 256), Image.Resampling.BICUBIC).save(root / "jpeg" / f"{i}.jpg", quality=90)
 
 
-def rate(data: dict, seconds: float) -> float:
-    """Images a second that come out of grain."""
+def opened(data: dict) -> Dataset:
+    """The data set of options."""
     config = cosine_cifar.get_config()
     config.data.update_from_flattened_dict({key: str(value) if "path" in key else value for key, value in data.items()})
-    batches = grain_batches(datasets.dataset(config), 0, BATCH, 0)
+    return datasets.dataset(config)
+
+
+def into_memory(data: dict, cache: pathlib.Path) -> float:
+    """Images a second, of all of them."""
+    dataset, began = opened(data), time.perf_counter()
+    with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(cache)):
+        return len(in_memory(dataset)) / (time.perf_counter() - began)
+
+
+def rate(data: dict, seconds: float) -> float:
+    """Images a second that come out of grain."""
+    batches = grain_batches(opened(data), 0, BATCH, 0)
     for _ in range(20):  # beyond what is read ahead
         next(batches)
     count, began = 0, time.perf_counter()

@@ -23,6 +23,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # of the commands that tests start
+os.environ["XDG_CACHE_HOME"] = str(CACHE.parent)  # and what they keep beside it
 jax.config.update("jax_disable_most_optimizations", True)  # the tests compile much and compute little
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["XLA_FLAGS"] = (

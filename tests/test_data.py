@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ddpm.data.decoded import in_memory
 from ddpm.data.digits import digits
 from ddpm.data.folder import folder
 from ddpm.data.images import Dataset, Facts
 from ddpm.data.npz import npz
-from ddpm.data.pipeline import grain_batches, in_memory
+from ddpm.data.pipeline import grain_batches
 from ddpm.errors import InputError
 
 # Any data set
@@ -30,12 +31,6 @@ def test_a_data_set_of_no_images_or_of_others_than_bytes_is_refused():
     assert mistake(Dataset, images=noise(0, 2, 8, 8)) == (
         "images are uint8 of shape (8, 8); they must be uint8 [height, width, channels] in 0..255."
     )
-
-
-def test_images_read_one_by_one_come_into_memory_in_their_order(pictures):
-    read = folder(path=str(pictures), size=8)
-    assert read.nbytes == in_memory(read).nbytes == 5 * 8 * 8 * 3
-    np.testing.assert_array_equal(in_memory(read), list(read.images))
 
 
 # scikit-learn's digits

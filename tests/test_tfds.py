@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from conftest import REPO
 from data_sets import BLUE, as_a_set, mistake
 from tfds_sets import COLOUR, GREY
 
+from ddpm.data.decoded import in_memory, stacked
 from ddpm.data.images import Facts
-from ddpm.data.pipeline import in_memory
 from ddpm.data.tfds import prepare, tfds
 
 
@@ -51,6 +52,23 @@ def test_a_set_is_known_by_its_records_without_decoding_one(prepared, monkeypatc
     assert len(names) == 4 and tfds(split="train", **where).sha256 == train.sha256
     monkeypatch.setattr(type(train.images), "__getitem__", None)
     assert len(list(train.images.digests())) == 20
+
+
+def test_records_read_together_are_those_read_one_by_one(prepared):
+    dataset = tfds(**prepared("ddpm_colour"))
+    np.testing.assert_array_equal(stacked(dataset.images), list(dataset.images))
+    assert stacked(dataset.labels).tolist() == list(dataset.labels)
+
+
+def test_a_broken_record_among_many_is_named(prepared, monkeypatch):
+    dataset = tfds(**prepared("ddpm_colour"))
+
+    def broken(indices):
+        raise RuntimeError("Corrupted chunk")
+
+    monkeypatch.setattr(dataset.images, "source", SimpleNamespace(__getitems__=broken))
+    assert mistake(lambda: dataset.images.__getitems__(range(3, 8))).startswith("one of records 3 to 7 in ")
+    assert mistake(lambda: dataset.images.__getitems__(range(3, 4))).startswith("record 3 in ")
 
 
 def test_tfds_reads_what_was_written(prepared):

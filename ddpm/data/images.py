@@ -65,6 +65,11 @@ class Labels(Sequence):
     def __getitem__(self, i: int) -> np.int32:
         return np.int32(self._labels[i])
 
+    def __getitems__(self, indices: range) -> np.ndarray:
+        """The labels at all of these, read at once where they can be."""
+        read = getattr(self._labels, "__getitems__", lambda indices: [self._labels[i] for i in indices])
+        return np.asarray(read(indices), np.int32)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:

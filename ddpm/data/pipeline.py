@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8, UInt32
 
 from ddpm.condition import NOTHING, Condition
+from ddpm.data.decoded import in_memory, stacked
 from ddpm.data.images import Dataset
 from ddpm.rng import per_index, stream
 from ddpm.shapes import Images, Key, Pixels
@@ -59,8 +59,7 @@ def feed(
       conditions: what a model is told of the images, row i of image i: arrays, or sequences that read a row when asked.
     """
     if dataset.nbytes <= resident_bytes:
-        whole = jax.tree.map(lambda rows: np.stack([np.asarray(row) for row in rows]), conditions)
-        examples = place(Examples(in_memory(dataset), whole), replicated)
+        examples = place(Examples(in_memory(dataset), jax.tree.map(stacked, conditions)), replicated)
         count, placement = len(dataset.images), replicated
         order_key = stream(seed, "data")
 
@@ -92,14 +91,6 @@ def feed(
 
     given = jax.tree.map(lambda rows: described(rows[0]), Examples(dataset.images, conditions))
     return Feed(start, given, draw_and_flip, dataset.nbytes <= resident_bytes)
-
-
-def in_memory(dataset: Dataset) -> np.ndarray:
-    """All images, or latents, as one array [count, height, width, channels]."""
-    if isinstance(dataset.images, np.ndarray):
-        return dataset.images
-    with ThreadPoolExecutor() as threads:
-        return np.stack(list(threads.map(dataset.images.__getitem__, range(len(dataset.images)))))
 
 
 def shuffled_indices(key: Key, n: Int[Array, ""], batch_size: int, count: int) -> UInt32[Array, "batch_size"]:

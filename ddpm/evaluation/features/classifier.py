@@ -1,8 +1,6 @@
 """A classifier trained on the data set itself: features where no pretrained network is at hand."""
 
 import hashlib
-import io
-import logging
 import pathlib
 
 import jax
@@ -10,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddpm.cache import cache_directory
+from ddpm.cache import cache_directory, keep, kept
+from ddpm.data.decoded import in_memory
 from ddpm.data.images import Dataset
-from ddpm.data.pipeline import in_memory
 from ddpm.data.pixels import to_images
 from ddpm.evaluation.network import FeatureNetwork
 from ddpm.evaluation.sources import digest
@@ -45,10 +43,7 @@ def classifier(*, dataset: Dataset, steps: int = 500) -> FeatureNetwork:
     params = _load(file, abstract)
     if params is None:
         params = _train(model, dataset, labels, steps)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, *jax.tree.leaves(params))
-        part.replace(file)
+        keep(file, jax.tree.leaves(params))
     sha = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))).hexdigest()[:16]
 
     def apply(params, images):
@@ -64,16 +59,10 @@ def _init(model, shape):
 
 
 def _load(file: pathlib.Path, abstract):
-    if not file.exists():
+    stored = kept(file)
+    if stored is None:
         return None
     leaves, structure = jax.tree.flatten(abstract)
-    content = io.BytesIO(file.read_bytes())  # what the disk or its rights refuse is raised
-    try:
-        with np.load(content) as arrays:
-            stored = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-    except Exception as error:  # of many kinds: zipfile's, zlib's, NumPy's, tokenize's
-        logging.warning("%s is broken (%s): the classifier is trained anew", file, error)
-        return None
     fits = [leaf.shape for leaf in stored] == [leaf.shape for leaf in leaves]
     return jax.tree.unflatten(structure, stored) if fits else None
 

@@ -1,0 +1,157 @@
+"""A whole data set as arrays: in its order, decoded once, and never other images than would be read."""
+
+import functools
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from data_sets import noise
+from PIL import Image
+
+from ddpm.cache import keep, kept
+from ddpm.data import decoded
+from ddpm.data.decoded import in_memory, stacked
+from ddpm.data.folder import ImageFiles, folder
+from ddpm.data.images import Labels
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache directory of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/ddpm/images"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Twenty images in a folder."""
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(noise(0, 20, 8, 8, 3)):
+        Image.fromarray(image).save(tmp_path / f"pictures/{i:02d}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def read(pictures, monkeypatch):
+    """(the set as it is read anew, images that were decoded so far)."""
+    opened, original = [], ImageFiles.__getitem__
+    monkeypatch.setattr(ImageFiles, "__getitem__", lambda self, i: opened.append(i) or original(self, i))
+    return functools.partial(folder, path=str(pictures), size=8), opened
+
+
+class InBlocks(Sequence):
+    """Rows of a sequence that can read many at once, and says which it read."""
+
+    def __init__(self, rows):
+        self.rows, self.read = rows, []
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        raise AssertionError("one by one takes longer")
+
+    def __getitems__(self, indices):
+        self.read.append((indices[0], indices[-1]))
+        return [self.rows[i] for i in indices]
+
+
+def test_images_read_one_by_one_come_into_memory_in_their_order(read):
+    anew, _ = read
+    dataset = anew()
+    assert in_memory(dataset).nbytes == dataset.nbytes == 20 * 8 * 8 * 3
+    np.testing.assert_array_equal(in_memory(dataset), noise(0, 20, 8, 8, 3))
+
+
+def test_images_are_decoded_once(read, cache):
+    anew, opened = read
+    first = in_memory(anew())
+    opened.clear()
+    np.testing.assert_array_equal(in_memory(anew()), first)
+    assert len(opened) < 12 and [file.name for file in cache.iterdir()] == [f"{anew().sha256}.npz"]
+
+
+def test_images_that_changed_are_decoded_anew(read, pictures):
+    anew, _ = read
+    in_memory(anew())
+    Image.fromarray(noise(1, 8, 8, 3)).save(pictures / "07.png")
+    np.testing.assert_array_equal(in_memory(anew())[7], noise(1, 8, 8, 3))
+
+
+def test_images_that_are_decoded_in_another_way_than_they_were_are_decoded_anew(read, monkeypatch):
+    anew, _ = read
+    first, original = in_memory(anew()), ImageFiles.__getitem__
+    monkeypatch.setattr(ImageFiles, "__getitem__", lambda self, i: 255 - original(self, i))
+    np.testing.assert_array_equal(in_memory(anew()), 255 - first)
+    np.testing.assert_array_equal(in_memory(anew()), 255 - first)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_a_broken_file_is_said_and_replaced(read, cache, caplog, content):
+    anew, opened = read
+    first = in_memory(anew())
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:-900] if content is None else content)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(in_memory(anew()), first)
+    assert f"{file} is broken" in caplog.text
+    opened.clear()
+    np.testing.assert_array_equal(in_memory(anew()), first)
+    assert len(opened) < 12
+
+
+def test_a_bit_that_flipped_on_the_disk_is_noticed(read, cache):
+    anew, _ = read
+    first = in_memory(anew())
+    (file,) = cache.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    np.testing.assert_array_equal(in_memory(anew()), first)
+
+
+def test_a_cache_that_cannot_be_written_or_read_is_said_and_stops_nothing(read, cache, caplog, monkeypatch):
+    def refuse(file, *_):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    anew, _ = read
+    monkeypatch.setattr(decoded, "keep", refuse)
+    monkeypatch.setattr(decoded, "kept", refuse)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(in_memory(anew()), noise(0, 20, 8, 8, 3))
+    assert "cannot be read ([Errno 13] Permission denied" in caplog.text
+    assert "the images are decoded each time" in caplog.text and not cache.exists()
+
+
+def test_what_is_kept_comes_back_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "deep/down/a.npz"
+    assert kept(file) is None
+    keep(file, [np.arange(3), np.eye(2)])
+    numbers, matrix = kept(file)
+    assert numbers.tolist() == [0, 1, 2] and matrix.tolist() == [[1, 0], [0, 1]]
+
+    def half(part, *_):
+        part.write_bytes(b"PK")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(OSError, match="No space"):
+        keep(file, [np.zeros(9)])
+    assert kept(file)[0].tolist() == [0, 1, 2] and list(file.parent.iterdir()) == [file]
+
+
+def test_rows_that_can_be_read_together_are(monkeypatch):
+    monkeypatch.setattr(decoded, "BLOCK", 8)
+    rows = InBlocks(noise(0, 20, 8, 8, 3))
+    np.testing.assert_array_equal(stacked(rows), rows.rows)
+    assert rows.read == [(0, 7), (8, 15), (16, 19)]
+
+
+def test_labels_are_integers_of_32_bits_however_they_are_read(monkeypatch):
+    monkeypatch.setattr(decoded, "BLOCK", 8)
+    of_blocks, of_array = InBlocks(list(range(20))), np.arange(20, dtype=np.uint8)
+    for labels in (of_blocks, of_array):
+        whole = stacked(Labels(labels))
+        assert whole.dtype == np.int32 and whole.tolist() == list(range(20))
+    assert len(of_blocks.read) == 3
