@@ -1,27 +1,42 @@
 """Where this machine keeps what can be made again: compiled programs, decoded images, features of data sets, classifiers."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
 
 
 def cache_directory(name: str) -> pathlib.Path:
-    """The directory `name` under $XDG_CACHE_HOME/ddpm (~/.cache/ddpm); it need not be there yet."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ddpm" / name
+    """The directory `name` under $XDG_CACHE_HOME/ddpm (~/.cache/ddpm); it need not be there yet.
+
+    For a user without a home, as in a container, it is in the directory of temporary files.
+    """
+    try:
+        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        root = pathlib.Path(tempfile.gettempdir())
+    return root / "ddpm" / name
+
+
+@contextlib.contextmanager
+def alone(file: pathlib.Path) -> Iterator[None]:
+    """One process at a time makes a file that is kept; the others of the machine wait, and find it there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def keep(file: pathlib.Path, arrays: Sequence) -> None:
-    """Writes arrays to a file ending in .npz, which is whole or not there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{os.getpid()}-{file.name}")
-    try:
-        np.savez(part, *arrays)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes arrays to a file ending in .npz, which is whole or not there; `alone`."""
+    part = file.with_name(f".{file.name}")  # what a killed process left of one is written over
+    np.savez(part, *arrays)
+    part.replace(file)
 
 
 def kept(file: pathlib.Path) -> list[np.ndarray] | None:
@@ -38,7 +53,7 @@ def kept(file: pathlib.Path) -> list[np.ndarray] | None:
         try:
             with np.load(content) as arrays:
                 return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as error:  # of many kinds: zipfile's, zlib's, NumPy's, tokenize's
             logging.warning("%s is broken (%s): what it held is made anew", file, error)

@@ -2,14 +2,19 @@
 
 import functools
 import logging
+import pathlib
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from conftest import REPO
 from data_sets import noise
 from PIL import Image
 
-from ddpm.cache import keep, kept
+from ddpm.cache import cache_directory, keep, kept
 from ddpm.data import decoded
 from ddpm.data.decoded import in_memory, stacked
 from ddpm.data.folder import ImageFiles, folder
@@ -50,7 +55,8 @@ class InBlocks(Sequence):
         return len(self.rows)
 
     def __getitem__(self, i):
-        raise AssertionError("one by one takes longer")
+        assert i == 0, "one by one takes longer"
+        return self.rows[i]
 
     def __getitems__(self, indices):
         self.read.append((indices[0], indices[-1]))
@@ -69,7 +75,7 @@ def test_images_are_decoded_once(read, cache):
     first = in_memory(anew())
     opened.clear()
     np.testing.assert_array_equal(in_memory(anew()), first)
-    assert len(opened) < 12 and [file.name for file in cache.iterdir()] == [f"{anew().sha256}.npz"]
+    assert len(opened) < 12 and [file.name[:16] for file in cache.glob("*.npz")] == [anew().sha256]
 
 
 def test_images_that_changed_are_decoded_anew(read, pictures):
@@ -87,11 +93,32 @@ def test_images_that_are_decoded_in_another_way_than_they_were_are_decoded_anew(
     np.testing.assert_array_equal(in_memory(anew()), 255 - first)
 
 
+def test_what_other_code_or_pillow_decoded_is_not_taken(read, cache, monkeypatch):
+    anew, _ = read
+    in_memory(anew())
+    monkeypatch.setattr("PIL.__version__", "0.1")
+    in_memory(anew())
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path, plain=pathlib.Path.read_bytes: plain(path) + b"#")
+    in_memory(folder(path=str(anew().images.paths[0].parent), size=8))
+    assert len(list(cache.glob("*.npz"))) == 3
+
+
+def test_two_processes_decode_once(pictures, tmp_path):
+    code = (
+        "import sys, ddpm.data.decoded as decoded; from ddpm.data.folder import folder; plain = decoded.stacked\n"
+        "decoded.stacked = lambda rows: print('decodes') or time.sleep(2) or plain(rows)\n"
+        f"import time; print(decoded.in_memory(folder(path={str(pictures)!r}, size=8)).sum())"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=REPO) for _ in "12"]
+    said = [process.communicate()[0].split() for process in both]
+    assert sorted(len(words) for words in said) == [1, 2] and said[0][-1] == said[1][-1]
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
 def test_a_broken_file_is_said_and_replaced(read, cache, caplog, content):
     anew, opened = read
     first = in_memory(anew())
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.npz")
     file.write_bytes(file.read_bytes()[:-900] if content is None else content)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(in_memory(anew()), first)
@@ -104,28 +131,29 @@ def test_a_broken_file_is_said_and_replaced(read, cache, caplog, content):
 def test_a_bit_that_flipped_on_the_disk_is_noticed(read, cache):
     anew, _ = read
     first = in_memory(anew())
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.npz")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     np.testing.assert_array_equal(in_memory(anew()), first)
 
 
-def test_a_cache_that_cannot_be_written_or_read_is_said_and_stops_nothing(read, cache, caplog, monkeypatch):
-    def refuse(file, *_):
-        raise PermissionError(13, "Permission denied", str(file))
+def full(file, *_):
+    raise OSError(28, "No space left on device", str(file))
 
-    anew, _ = read
-    monkeypatch.setattr(decoded, "keep", refuse)
-    monkeypatch.setattr(decoded, "kept", refuse)
+
+@pytest.mark.parametrize("what", ["alone", "kept", "keep"])
+def test_a_cache_that_cannot_be_written_or_read_is_said_and_stops_nothing(read, cache, caplog, monkeypatch, what):
+    anew, opened = read
+    monkeypatch.setattr(decoded, what, full)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(in_memory(anew()), noise(0, 20, 8, 8, 3))
-    assert "cannot be read ([Errno 13] Permission denied" in caplog.text
-    assert "the images are decoded each time" in caplog.text and not cache.exists()
+    assert f"images are not kept decoded in {cache} ([Errno 28] No space left on device" in caplog.text
+    assert len(opened) < 32 and not list(cache.glob("*.npz"))
 
 
 def test_what_is_kept_comes_back_whole_or_not_at_all(tmp_path, monkeypatch):
-    file = tmp_path / "deep/down/a.npz"
+    file = tmp_path / "a.npz"
     assert kept(file) is None
     keep(file, [np.arange(3), np.eye(2)])
     numbers, matrix = kept(file)
@@ -133,19 +161,33 @@ def test_what_is_kept_comes_back_whole_or_not_at_all(tmp_path, monkeypatch):
 
     def half(part, *_):
         part.write_bytes(b"PK")
-        raise OSError(28, "No space left on device")
+        full(part)
 
-    monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as m, pytest.raises(OSError, match="No space"):
+        m.setattr(np, "savez", half)
         keep(file, [np.zeros(9)])
-    assert kept(file)[0].tolist() == [0, 1, 2] and list(file.parent.iterdir()) == [file]
+    assert kept(file)[0].tolist() == [0, 1, 2]
+    keep(file, [np.zeros(9)])
+    assert kept(file)[0].tolist() == [0] * 9 and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_cache_of_a_user_without_a_home_is_among_the_temporary_files(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert str(cache_directory("images")) == "/somewhere/.cache/ddpm/images"
+
+    def unknown(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "expanduser", unknown)
+    assert str(cache_directory("images")) == f"{tempfile.gettempdir()}/ddpm/images"
 
 
 def test_rows_that_can_be_read_together_are(monkeypatch):
     monkeypatch.setattr(decoded, "BLOCK", 8)
     rows = InBlocks(noise(0, 20, 8, 8, 3))
     np.testing.assert_array_equal(stacked(rows), rows.rows)
-    assert rows.read == [(0, 7), (8, 15), (16, 19)]
+    assert sorted(rows.read) == [(0, 7), (8, 15), (16, 19)]
 
 
 def test_labels_are_integers_of_32_bits_however_they_are_read(monkeypatch):

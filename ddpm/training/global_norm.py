@@ -1,6 +1,7 @@
 """The norm of a gradient, and clipping by it, as optax has them but with a reduction for all small arrays together.
 
-optax reduces each array by itself, and each reduction is a kernel to trace, compile and load: hundreds for a U-Net.
+optax reduces each array by itself, and each reduction is a kernel to trace, compile and load: hundreds for a U-Net. Arrays that are
+not SMALL take longer to copy than a reduction is worth, and may be split over devices.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-SMALL = 2**12  # elements of an array that is copied next to others: more take longer to copy than a reduction is worth
+from ddpm.sharding import SMALL
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddpm.cache import cache_directory, keep, kept
-from ddpm.data.decoded import in_memory
-from ddpm.data.images import Dataset
+from ddpm.cache import alone, cache_directory, keep, kept
+from ddpm.data.decoded import in_memory, stacked
+from ddpm.data.images import Dataset, Labels
 from ddpm.data.pixels import to_images
 from ddpm.evaluation.network import FeatureNetwork
 from ddpm.evaluation.sources import digest
@@ -18,6 +18,7 @@ from ddpm.models.classifier import SmallClassifier
 from ddpm.rng import stream
 
 BATCH, LEARNING_RATE, MAX_IMAGES = 128, 2e-3, 20_000
+WHOLE = 2**30  # bytes of a set that is read whole, from where it is kept, though not all of it is used
 
 
 def classifier(*, dataset: Dataset, steps: int = 500) -> FeatureNetwork:
@@ -30,7 +31,7 @@ def classifier(*, dataset: Dataset, steps: int = 500) -> FeatureNetwork:
       dataset: the real images.
       steps: of Adam with batches of 128.
     """
-    labels = None if dataset.labels is None else np.asarray(list(dataset.labels), np.int32)
+    labels = None if dataset.labels is None else stacked(Labels(dataset.labels))
     model = SmallClassifier(4 if labels is None else len(dataset.classes))
     shape = dataset.facts.shape
     abstract = jax.eval_shape(lambda: _init(model, shape))
@@ -43,7 +44,8 @@ def classifier(*, dataset: Dataset, steps: int = 500) -> FeatureNetwork:
     params = _load(file, abstract)
     if params is None:
         params = _train(model, dataset, labels, steps)
-        keep(file, jax.tree.leaves(params))
+        with alone(file):
+            keep(file, jax.tree.leaves(params))
     sha = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))).hexdigest()[:16]
 
     def apply(params, images):
@@ -70,10 +72,8 @@ def _load(file: pathlib.Path, abstract):
 def _train(model, dataset, labels, steps):
     count = min(len(dataset.images), MAX_IMAGES)
     chosen = np.sort(np.random.default_rng(0).permutation(len(dataset.images))[:count])
-    subset = Dataset(
-        dataset.images[chosen] if isinstance(dataset.images, np.ndarray) else _Some(dataset.images, chosen)
-    )
-    images = jnp.asarray(in_memory(subset))
+    small = dataset.nbytes <= WHOLE
+    images = jnp.asarray(in_memory(dataset)[chosen] if small else stacked(_Some(dataset.images, chosen)))
     labels = None if labels is None else jnp.asarray(labels[chosen])
     tx = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     key = stream(0, "classifier batches")
