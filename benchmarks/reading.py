@@ -21,7 +21,10 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE / "speed"), str(HERE.parent)]
+
+from networks import positive  # noqa: E402
 
 from ddpm import datasets  # noqa: E402
 from ddpm.data.decoded import in_memory  # noqa: E402
@@ -36,10 +39,13 @@ NETWORK = ["channels=32", "channel_mult=(1,2,2)", "attention_resolutions=(16,)"]
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num", type=int, default=5000)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--num", type=positive, default=5000)
+    parser.add_argument("--seconds", type=positive, default=10)
+    parser.add_argument("--steps", type=positive, default=40)
     arguments = parser.parse_args()
+    count = datasets.dataset(cosine_cifar.get_config()).facts.count
+    if arguments.num > count:
+        parser.error(f"--num: CIFAR-10 has {count} images, not {arguments.num}")
     with tempfile.TemporaryDirectory() as name:
         root = pathlib.Path(name)
         write(root, arguments.num)
@@ -107,7 +113,7 @@ def training(data: dict, workdir: pathlib.Path, steps: int) -> tuple[float, floa
     flags += [f"training.{key}={value}" for key, value in often.items()]
     flags += [f"model.unet.{option}" for option in NETWORK]
     command = [sys.executable, "-m", "ddpm.main", "--config", "experiments/cosine_cifar.py", f"--workdir={workdir}"]
-    quiet = dict(cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.DEVNULL, check=True)
+    quiet = dict(cwd=HERE.parent, stdout=subprocess.DEVNULL, check=True)
     subprocess.run(command + [f"--config.{flag}" for flag in flags], **quiet)
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     return last["images_per_second"], last["waiting_for_data"]

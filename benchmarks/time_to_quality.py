@@ -23,6 +23,10 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE / "speed"), str(HERE.parent)]
+
+from ddpm.errors import InputError  # noqa: E402
+from ddpm.names import find  # noqa: E402
+
 EXPERIMENT = "experiments/fast_fashion.py"
 
 
@@ -37,12 +41,16 @@ def main() -> None:
     parser.add_argument("--theirs", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for option in ("minutes", "num", "evaluations"):
-        if getattr(arguments, option) <= 0:
+        if not getattr(arguments, option) > 0:
             parser.error(f"--{option}: {getattr(arguments, option)} is not above 0")
+    try:
+        find("features", "ddpm.evaluation.features", arguments.features)
+    except InputError as error:
+        parser.error(str(error))
     arguments.workdir = arguments.workdir.resolve()  # processes below run in the repository's root
     arguments.workdir.mkdir(parents=True, exist_ok=True)
     if arguments.theirs:
-        theirs(arguments.workdir, 60 * arguments.minutes, arguments.num)
+        theirs(arguments.workdir, arguments.minutes, arguments.num)
     else:
         compare(arguments)
 
@@ -53,8 +61,9 @@ def compare(arguments: argparse.Namespace) -> None:
     if not images.exists():
         subprocess.run([sys.executable, __file__, "--theirs", *sys.argv[1:]], check=True)
     about = json.loads(images.with_suffix(".json").read_text())
-    if about["num"] != arguments.num:
-        raise SystemExit(f"{images} holds {about['num']} samples, not {arguments.num}: choose another --workdir")
+    asked = {"num": arguments.num, "minutes": arguments.minutes}
+    if not asked.items() <= about.items():
+        raise SystemExit(f"{images} is of {about}, not of {asked}: choose another --workdir")
     aim = distance(["--config", EXPERIMENT, "--images", str(images)], arguments)
     print("| who | seconds | steps | images seen | distance |\n|---|---:|---:|---:|---:|")
     print(f"| theirs | {about['seconds']:.0f} | {about['steps']} | {16 * about['steps']} | {aim:.3f} |", flush=True)
@@ -119,7 +128,7 @@ def command(*options: str) -> list[str]:
     return [sys.executable, "-m", "ddpm.main", *options]
 
 
-def theirs(workdir: pathlib.Path, seconds: float, num: int) -> None:
+def theirs(workdir: pathlib.Path, minutes: float, num: int) -> None:
     """Trains as the example and draws from the average, into theirs.npz."""
     import torch
     from diffusers import DDIMScheduler, DDPMScheduler
@@ -128,13 +137,13 @@ def theirs(workdir: pathlib.Path, seconds: float, num: int) -> None:
     from theirs import diffusers
 
     from ddpm import datasets
+    from ddpm.data.decoded import in_memory
     from experiments import fast_fashion
 
     torch.set_num_threads(os.cpu_count())
     torch.manual_seed(0)
-    data = torch.from_numpy(
-        np.stack(list(datasets.training_set(fast_fashion.get_config()).images)).transpose(0, 3, 1, 2).copy()
-    )
+    data = in_memory(datasets.training_set(fast_fashion.get_config()))
+    data = torch.from_numpy(data.transpose(0, 3, 1, 2).copy())
     options, size, channels = NETWORKS["small"]
     model = diffusers(options, size, channels, dropout=0.0)
     average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
@@ -142,8 +151,8 @@ def theirs(workdir: pathlib.Path, seconds: float, num: int) -> None:
     noise = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     model.train()
     step, took, began = 0, 0.0, time.perf_counter()
-    while took < seconds:
-        decayed = min(step / 500, 1) * (1 + math.cos(math.pi * took / seconds)) / 2
+    while took < 60 * minutes:
+        decayed = min(step / 500, 1) * (1 + math.cos(math.pi * took / 60 / minutes)) / 2
         optimizer.param_groups[0]["lr"] = 1e-4 * decayed
         x_0 = data[torch.randint(len(data), (16,))].float() / 127.5 - 1
         x_0 = torch.where(torch.rand(16, 1, 1, 1) < 0.5, x_0.flip(3), x_0)
@@ -166,7 +175,7 @@ def theirs(workdir: pathlib.Path, seconds: float, num: int) -> None:
             for t in scheduler.timesteps:
                 x = scheduler.step(model(x, t).sample, t, x).prev_sample
             drawn.append(((x + 1) * 127.5).round().clamp(0, 255).byte().numpy().transpose(0, 2, 3, 1))
-    (workdir / "theirs.json").write_text(json.dumps({"steps": step, "seconds": took, "num": num}))
+    (workdir / "theirs.json").write_text(json.dumps({"steps": step, "seconds": took, "num": num, "minutes": minutes}))
     np.savez(workdir / "theirs.npz", np.concatenate(drawn))
 
 

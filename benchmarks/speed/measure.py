@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import platform
 import re
 import statistics
 import subprocess
@@ -29,8 +30,8 @@ PEERS = {  # and whether they are there
     "diffusers": True,
     "diffusers_channels_last": True,
     "diffusers_compiled": True,
-    "guided_diffusion": "GUIDED_DIFFUSION" in os.environ,
-    "edm": "EDM" in os.environ,
+    "guided_diffusion": os.path.isdir(os.environ.get("GUIDED_DIFFUSION", "")),
+    "edm": os.path.isdir(os.environ.get("EDM", "")),
     "denoising_diffusion_pytorch": importlib.util.find_spec("denoising_diffusion_pytorch") is not None,
 }
 DDIM = {1: 20, 16: 5}  # steps by images at once; fewer of more
@@ -50,6 +51,8 @@ class Contestant:
         options = {name: getattr(arguments, name) for name in ("batch", "dtype", "devices")}
         caches = {"JAX_COMPILATION_CACHE_DIR": str(cache / "jax"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch")}
         beside = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # others hold memory of the same device
+        devices = "" if os.environ.get("JAX_PLATFORMS") == "cpu" else ",".join(map(str, range(arguments.devices)))
+        beside["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", devices)
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -97,20 +100,26 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--draws", type=positives, default="1,16,64", help="images drawn at once; '' to draw none")
-    parser.add_argument("--devices", type=positive, default=1, help="that ours splits a CPU into")
+    parser.add_argument("--devices", type=positive, default=1, help="of ours: parts of a CPU, or GPUs; a peer has one")
     parser.add_argument("--out", type=pathlib.Path, help="file for the figures, as JSON")
     parser.add_argument("--plot", type=pathlib.Path, help="file for a picture of the rates beside ours, as PNG")
     arguments = parser.parse_args()
+    if not arguments.networks:
+        parser.error("--networks: name one or more")
+    if arguments.plot and arguments.plot.suffix != ".png":
+        parser.error(f"--plot {arguments.plot}: its name has to end in .png")
+    for file in filter(None, (arguments.out, arguments.plot)):
+        if file.is_dir():
+            parser.error(f"{file} is a folder: name a file")
+        file.parent.mkdir(parents=True, exist_ok=True)
     found = {"about": about(arguments), "networks": {}}
     print(found["about"], flush=True)
     for network in arguments.networks:
         found["networks"][network] = measured(network, arguments)
         print("\n".join(table(network, found["networks"][network])), flush=True)
         if arguments.out:
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(found, indent=1))
     if arguments.plot:
-        arguments.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(found, arguments.plot)
 
 
@@ -126,9 +135,9 @@ def about(arguments: argparse.Namespace) -> str:
 
 def processor() -> str:
     """Name of the CPU, and the widest vectors it computes with."""
-    about = pathlib.Path("/proc/cpuinfo").read_text()
-    name, flags = (re.search(rf"^{field}\s*: (.*)", about, re.M)[1] for field in ("model name", "flags"))
-    return f"{name}, {next(wide for wide in ('avx512f', 'avx2', 'fpu') if wide in flags.split())}"
+    about = dict(re.findall(r"^(model name|flags)\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(), re.M))
+    wide = [each for each in ("avx512f", "avx2") if each in about.get("flags", "").split()]
+    return ", ".join([about.get("model name", platform.machine()), *wide[:1]])
 
 
 def measured(network: str, arguments: argparse.Namespace) -> dict:

@@ -60,10 +60,10 @@ class Ours:
         if batch not in self._samplers:
             self._config.sampler.update(name="ddim", num_steps=steps, batch_size=batch)
             mesh = sharding.data_mesh(jax.local_devices()[:batch])
-            self._samplers[batch] = samplers.sampler(
-                self._config, self._diffusion, self._data.facts, mesh, lambda: self._data
-            )
-        self._samplers[batch](self._state.ema_params, batch, seed=0)
+            made = samplers.sampler(self._config, self._diffusion, self._data.facts, mesh, lambda: self._data)
+            self._samplers[batch] = made, jax.device_put(self._state.ema_params, sharding.replicated(mesh))
+        sampler, params = self._samplers[batch]
+        sampler(params, batch, seed=0)
 
     def facts(self) -> dict:
         """Parameters; operations of a step and of an evaluation, an image, as XLA counts them where convolutions are sums."""

@@ -120,7 +120,7 @@ class Theirs:
         self._network = made(options, self._size, self._channels).to(self._device)
         if self._channels_last:
             self._network = self._network.to(memory_format=torch.channels_last)
-        self._forward = torch.compile(self._network) if compiled else self._network
+        self._forward = torch.compile(self._network, dynamic=False) if compiled else self._network
         self._batch, self._autocast = batch, dtype == "bfloat16"
         self._weights = list(self._network.parameters())
         self._average = [weight.detach().clone() for weight in self._weights]

@@ -37,12 +37,12 @@ class Records(Sequence):
 
     def __getitems__(self, indices: range) -> list[np.ndarray]:
         """The images of neighbouring records."""
-        return [self._cut(record["image"]) for record in self._read(self.source, indices)]
+        return [self._cut(record["image"]) for record in _read(self.source, indices, self.path)]
 
     def digests(self) -> Iterator[bytes]:
         """The SHA-256 of each record; none is decoded."""
         for first in range(0, len(self), RECORDS):
-            records = self._read(self.source.data_source, range(first, min(first + RECORDS, len(self))))
+            records = _read(self.source.data_source, range(first, min(first + RECORDS, len(self))), self.path)
             yield from (hashlib.sha256(record).digest() for record in records)
 
     def _cut(self, image):
@@ -50,18 +50,6 @@ class Records(Sequence):
             return image
         grey = image.shape[-1] == 1
         return square(Image.fromarray(image.squeeze(-1) if grey else image), self.size, 1 if grey else 3)
-
-    def _read(self, source, indices):
-        try:
-            # Many together take half of the time, one alone in that way twice.
-            return source.__getitems__(indices) if len(indices) > 1 else [source[indices[0]]]
-        except (RuntimeError, OSError) as error:  # RuntimeError is array_record's
-            first, last = indices[0], indices[-1]
-            what = f"record {first}" if first == last else f"one of records {first} to {last}"
-            raise InputError(
-                f"{what} in {self.path} cannot be read ({_line(error)}). Remove that folder and run the same command with "
-                "--mode prepare."
-            ) from error
 
 
 class Labels(Sequence):
@@ -82,11 +70,25 @@ class Labels(Sequence):
     def __getitem__(self, i: int) -> int:
         if not 0 <= i < len(self):
             raise IndexError(i)
-        return int(self._source[i]["label"])
+        return self.__getitems__(range(i, i + 1))[0]
 
     def __getitems__(self, indices: range) -> list[int]:
         """The labels of neighbouring records."""
-        return [int(record["label"]) for record in self._source.__getitems__(indices)]
+        return [int(record["label"]) for record in _read(self._source, indices, self.builder.data_path)]
+
+
+def _read(source, indices: range, path) -> list:
+    """Records of a set that is prepared at a path."""
+    try:
+        # Many together take half of the time, one alone in that way twice.
+        return source.__getitems__(indices) if len(indices) > 1 else [source[indices[0]]]
+    except (RuntimeError, OSError) as error:  # RuntimeError is array_record's
+        first, last = indices[0], indices[-1]
+        what = f"record {first}" if first == last else f"one of records {first} to {last}"
+        raise InputError(
+            f"{what} in {path} cannot be read ({_line(error)}). Remove that folder and run the same command with "
+            "--mode prepare."
+        ) from error
 
 
 def tfds(*, dataset: str, split: str = "train", data_dir: str = "~/tensorflow_datasets", size: int = 0) -> Dataset:
