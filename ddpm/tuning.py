@@ -10,7 +10,7 @@ import jax
 from ddpm.cache import cache_directory
 
 # Both are known to every jaxlib that pyproject.toml allows: XLA ends the process for one that it does not know.
-YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=dot,reduce"
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce"  # "dot" makes one kernel of two products in a row, and a slow one
 LITTLE_MEMORY = (
     "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"  # in an order of a step that holds a third less
 )

@@ -15,7 +15,7 @@ from ddpm.tuning import LITTLE_MEMORY, YNNPACK
 
 def in_a_process(code, **environment):
     """What code prints in a process that was told nothing of XLA or the allocator, but for this environment."""
-    told = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "LD_PRELOAD", "GLIBC_TUNABLES")
+    told = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_DISABLE_MOST_OPTIMIZATIONS", "LD_PRELOAD", "GLIBC_TUNABLES")
     kept = {k: v for k, v in os.environ.items() if k not in told and not k.startswith("MALLOC_")}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, env=kept | environment, capture_output=True, text=True, check=True
@@ -73,6 +73,19 @@ def test_memory_of_a_thread_is_kept():
         int(in_a_process(FAULTS_OF_A_THREAD, **AS_IT_IS)),
     )
     assert given_back - kept > 30 * pages
+
+
+IN_A_ROW = """
+import jax
+from ddpm.tuning import tune
+tune()
+x = jax.numpy.ones((300, 300))
+print(jax.jit(lambda x: x @ x @ x).lower(x).compile().as_text().count("__ynn_fusion"))
+"""
+
+
+def test_two_products_in_a_row_stay_two():
+    assert in_a_process(IN_A_ROW) == "2"
 
 
 AHEAD = """
