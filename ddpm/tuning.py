@@ -40,7 +40,8 @@ def tune() -> None:
 def keep_memory() -> None:
     """What is freed stays with the process, on Linux with glibc.
 
-    A step on a CPU takes and frees gigabytes: given back to the kernel, each page is cleared again at the next step.
+    A step on a CPU takes and frees gigabytes: given back to the kernel, each page is cleared again at the next step. So it still
+    is with what threads other than the first take in pieces of more than 64 MB, as where a CPU is several devices: glibc maps those.
     """
     if mallopt := _of_libc("mallopt"):
         mallopt(M_MMAP_MAX, 0)
