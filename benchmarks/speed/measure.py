@@ -245,14 +245,16 @@ def plot(found: dict, file: pathlib.Path) -> None:
             low = [m - min(each) for m, each in zip(middle, rates, strict=True)]
             high = [max(each) - m for m, each in zip(middle, rates, strict=True)]
             places = [place + 0.8 * (i / len(figures) - 0.5) for place in range(len(works))]
-            axis.bar(places, middle, 0.8 / len(figures), yerr=(low, high), align="edge", label=who.replace("_", " "))
+            same = dict(color=f"C{['ours', *PEERS].index(who)}", label=who.replace("_", " "))  # in each network
+            axis.bar(places, middle, 0.8 / len(figures), yerr=(low, high), align="edge", **same)
         axis.axhline(1, color="black", linewidth=0.5)
         axis.set_xticks(range(len(works)), works)
         axis.set_title(f"{network}, {figures['ours']['parameters'] / 1e6:.1f} M parameters", fontsize=10)
     axes[0][0].set_ylabel("images/s, of the fastest peer's")
-    axes[0][-1].legend(fontsize=7)
+    labels = {label: bars for axis in axes[0] for bars, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels, loc="lower center", ncols=4, fontsize=7)
     figure.suptitle(found["about"], fontsize=7)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(file, dpi=150)
 
 
