@@ -317,5 +317,5 @@ def test_a_truncated_image_is_named_when_it_is_read(pictures):
         read = folder(path=str(pictures), size=8)  # headers are whole
         told = rf"^{re.escape(str(path))} cannot be read as an image \({reason}\)\. Mend or remove it\.$"
         for every_image in (in_memory, lambda read: next(grain_batches(read, 0, 6, 0))):
-            assert re.match(told, mistake(every_image) if False else mistake(functools.partial(every_image, read)))
+            assert re.match(told, mistake(functools.partial(every_image, read)))
         path.unlink()
