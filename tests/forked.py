@@ -5,6 +5,8 @@ import os
 import sys
 import traceback
 
+import matplotlib.figure  # noqa: F401  the command imports it and the next when it needs them; here once for all calls
+import tensorboardX.summary  # noqa: F401
 from absl import app
 
 from ddpm import main

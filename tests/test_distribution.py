@@ -79,7 +79,7 @@ def alone(tmp_path_factory):
 )
 def test_any_number_of_processes_and_devices_has_the_same_losses(tmp_path, alone, processes, devices, fsdp, tensor):
     drawing = ("--config.training.evaluate_every=20", "--config.training.sample_every=20")
-    large = ("--config.sampler.batch_size=128", "--config.evaluation.num=1000")
+    large = ("--config.sampler.batch_size=128", "--config.evaluation.num=1000", "--config.training.save_every=20")
     laid = (f"--config.mesh.fsdp={fsdp}", f"--config.mesh.tensor={tensor}")
     arguments = (*ARGUMENTS, *laid, *drawing, *large, f"--workdir={tmp_path}", f"--expect_processes={processes}")
     with together(processes, *arguments, devices=devices) as started:

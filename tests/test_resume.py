@@ -54,17 +54,18 @@ IMPORTANCE = (  # times whose distribution is known, and drawn from, after a few
 )
 def test_three_kills_change_no_bit(tmp_path, options):
     arguments = [*TINY, *options, "--config.model.unet.dropout=0.1", "--config.data.flip=True"]
+    arguments += ["--config.training.num_steps=40"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    code, _, err = run(*arguments, f"--workdir={whole}")
+    code, _, err = run(*arguments, "--config.training.save_every=40", f"--workdir={whole}")
     assert code == 0, err
     chance = random.Random(0)
-    for beyond in (0, 15, 30):
+    for beyond in (0, 10, 20):
         killed(start(*arguments, f"--workdir={broken}"), broken, signal.SIGKILL, beyond, chance.uniform(0, 0.1))
-        assert max(steps(broken)) < 60, "the run ended before it was killed; the test shows nothing"
+        assert max(steps(broken)) < 40, "the run ended before it was killed; the test shows nothing"
     code, out, err = run(*arguments, f"--workdir={broken}")
     assert code == 0 and "resumed at step" in out, err
 
-    a, b = state(whole, 60), state(broken, 60)
+    a, b = state(whole, 40), state(broken, 40)
     assert a.keys() == b.keys() and any("ema_params" in key for key in a) and any("opt_state" in key for key in a)
     if options == IMPORTANCE:
         assert a["['history']['counts']"].min() >= 2
