@@ -8,6 +8,7 @@ import unittest.mock
 
 import numpy as np
 import torch
+import torch.utils.flop_counter
 from networks import CLIP, DECAY, DROPOUT, IMAGES, NETWORKS, RATE, fastest
 
 
@@ -169,8 +170,13 @@ class Theirs:
         ((x + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
 
     def facts(self) -> dict:
-        """Parameters."""
-        return {"parameters": sum(weight.numel() for weight in self._weights)}
+        """Parameters; operations of an evaluation of an image, and of a step, which is three times that."""
+        x = torch.zeros(1, self._channels, self._size, self._size, device=self._device)
+        with torch.no_grad(), torch.utils.flop_counter.FlopCounterMode(display=False) as counted:
+            self._network(x, torch.zeros(1, dtype=torch.long, device=self._device))
+        evaluation = counted.get_total_flops()
+        operations = {"train": 3 * evaluation, "sample": evaluation}
+        return {"parameters": sum(weight.numel() for weight in self._weights), "operations": operations}
 
     def matmul(self) -> float:
         """Operations a second of a large product of matrices."""
