@@ -9,6 +9,7 @@ reaches the limit, in GB, less the state.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -36,8 +37,10 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=80)
     arguments = parser.parse_args()
     batches = arguments.batches
-    if not arguments.limit > 0:
-        parser.error(f"--limit: {arguments.limit} is not above 0")
+    if not arguments.networks:
+        parser.error("--networks: name one or more")
+    if not 0 < arguments.limit < math.inf:
+        parser.error(f"--limit: {arguments.limit} is no number of GB above 0")
     if len(set(batches)) < 2:
         parser.error("--batches: a line needs two or more of them")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.dtype}; GB")

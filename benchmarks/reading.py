@@ -30,6 +30,7 @@ from ddpm import datasets  # noqa: E402
 from ddpm.data.decoded import in_memory  # noqa: E402
 from ddpm.data.images import Dataset  # noqa: E402
 from ddpm.data.pipeline import grain_batches  # noqa: E402
+from ddpm.errors import InputError  # noqa: E402
 from experiments import cosine_cifar  # noqa: E402
 
 BATCH = 64
@@ -43,7 +44,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=positive, default=10)
     parser.add_argument("--steps", type=positive, default=40)
     arguments = parser.parse_args()
-    count = datasets.dataset(cosine_cifar.get_config()).facts.count
+    if arguments.steps < 8:
+        parser.error(f"--steps: {arguments.steps} is less than 8: the last quarter of them is timed")
+    try:
+        count = datasets.dataset(cosine_cifar.get_config()).facts.count
+    except InputError as error:
+        parser.error(str(error))
     if arguments.num > count:
         parser.error(f"--num: CIFAR-10 has {count} images, not {arguments.num}")
     with tempfile.TemporaryDirectory() as name:

@@ -24,8 +24,10 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE / "speed"), str(HERE.parent)]
 
+from ddpm import datasets  # noqa: E402
 from ddpm.errors import InputError  # noqa: E402
 from ddpm.names import find  # noqa: E402
+from experiments import fast_fashion  # noqa: E402
 
 EXPERIMENT = "experiments/fast_fashion.py"
 
@@ -37,18 +39,24 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20, help="of theirs; ours trains half as long")
     parser.add_argument("--num", type=int, default=1000, help="samples that are compared")
     parser.add_argument("--features", default="classifier", help="a feature network of --mode eval")
+    parser.add_argument(
+        "--inception", type=pathlib.Path, help="weights of the 2015 Inception, for --features inception"
+    )
     parser.add_argument("--evaluations", type=int, default=4, help="of checkpoints of ours")
     parser.add_argument("--theirs", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     for option in ("minutes", "num", "evaluations"):
         if not getattr(arguments, option) > 0:
             parser.error(f"--{option}: {getattr(arguments, option)} is not above 0")
+    if (arguments.features == "inception") != bool(arguments.inception and arguments.inception.is_file()):
+        parser.error(f"--features {arguments.features}, --inception {arguments.inception}: both or neither, and a file")
+    arguments.workdir = arguments.workdir.resolve()  # processes below run in the repository's root
     try:
         find("features", "ddpm.evaluation.features", arguments.features)
-    except InputError as error:
+        datasets.dataset(fast_fashion.get_config())
+        arguments.workdir.mkdir(parents=True, exist_ok=True)
+    except (InputError, OSError) as error:
         parser.error(str(error))
-    arguments.workdir = arguments.workdir.resolve()  # processes below run in the repository's root
-    arguments.workdir.mkdir(parents=True, exist_ok=True)
     if arguments.theirs:
         theirs(arguments.workdir, arguments.minutes, arguments.num)
     else:
@@ -89,8 +97,6 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def batch_size() -> int:
     """Images a batch of ours."""
-    from experiments import fast_fashion
-
     return fast_fashion.get_config().training.batch_size
 
 
@@ -118,7 +124,8 @@ def ours(workdir: pathlib.Path, seconds: float) -> dict[int, float]:
 
 def distance(options: list[str], arguments: argparse.Namespace) -> float:
     """The Frechet distance that the command prints."""
-    asked = ["--mode", "eval", "--metrics", "fid", "--features", arguments.features, *options]
+    seen = ["--inception", str(arguments.inception)] if arguments.inception else ["--features", arguments.features]
+    asked = ["--mode", "eval", "--metrics", "fid", *seen, *options]
     said = subprocess.run(command(*asked), cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
     return float(next(line.split()[1] for line in said.splitlines() if line.startswith(("fd ", "fid "))))
 
@@ -136,11 +143,9 @@ def theirs(workdir: pathlib.Path, minutes: float, num: int) -> None:
     from networks import NETWORKS
     from theirs import diffusers
 
-    from ddpm import datasets
     from ddpm.data.decoded import in_memory
-    from experiments import fast_fashion
 
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     data = in_memory(datasets.training_set(fast_fashion.get_config()))
     data = torch.from_numpy(data.transpose(0, 3, 1, 2).copy())

@@ -195,7 +195,7 @@ def get_config() -> ConfigDict:
                 warmup=False,  # min(decay, (1 + n) / (10 + n)) after n updates: for short runs
             ),
             training=dict(
-                cpu_devices=1,  # devices a CPU is split into; two train a small network up to twice as fast as one
+                cpu_devices=1,  # devices a CPU is split into
                 batch_size=128,  # over all devices
                 num_steps=800_000,  # optimizer updates, skipped ones included
                 steps_per_dispatch=0,  # steps compiled into one; 0 chooses: 1 on CPU, 10 on accelerators

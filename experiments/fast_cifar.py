@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.optimizer.update(learning_rate=6e-4, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
     config.training.update(
-        batch_size=256, num_steps=4500, log_every=100, sample_every=0, evaluate_every=0, save_every=1000
+        batch_size=256, num_steps=4460, log_every=100, sample_every=0, evaluate_every=0, save_every=1000
     )
     config.sampler.update(name="dpm_solver_pp", num_steps=35, clip=False, batch_size=1000)
     return config

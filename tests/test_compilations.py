@@ -30,7 +30,9 @@ def labelled(tiny):
     return tiny
 
 
-def test_a_run_of_more_steps_compiles_no_more(labelled, tmp_path):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_run_of_more_steps_compiles_no_more(labelled, tmp_path, at_once):
+    labelled.training.update(steps_per_dispatch=at_once, log_every=at_once)
     counts = []
     for num_steps in (6, 12):
         labelled.training.num_steps = num_steps

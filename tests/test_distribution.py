@@ -18,6 +18,7 @@ import ddpm
 from ddpm import sharding
 from ddpm.distribution import HEARTBEAT, TRIPLE, how_started
 from ddpm.errors import InputError
+from ddpm.train import train
 from ddpm.training import memory
 from ddpm.training.state import State
 
@@ -263,3 +264,14 @@ def test_what_a_device_needs_is_counted_and_refused_where_it_is_not_there():
         InputError, match="training needs 135 kB of 100 kB on each device .*: take a smaller training.ba"
     ):
         memory.check(needed, 100_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("there", "activations"), [(10_000, "0 bytes"), (300_000, r"[1-9][\d.]* [kM]B")])
+def test_a_run_that_does_not_fit_is_refused_before_its_arrays_are_made_or_before_a_step(
+    tiny, tmp_path, monkeypatch, there, activations
+):
+    monkeypatch.setattr(memory, "available", lambda: there)
+    with pytest.raises(InputError, match=f"^training needs .* on each device .*, activations {activations}"):
+        train(tiny, tmp_path, accept_changes=False)
+    assert not list((tmp_path / "checkpoints").glob("*"))

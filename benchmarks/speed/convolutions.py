@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, default=16)
     parser.add_argument("--rounds", type=positive, default=5)
     arguments = parser.parse_args()
+    if not arguments.networks:
+        parser.error("--networks: name one or more")
     spawn = multiprocessing.get_context("spawn")
     processes = {who: ProcessPoolExecutor(1, spawn, tune) for who in ("ours", "PyTorch")}
     print(processor())

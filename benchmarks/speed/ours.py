@@ -20,6 +20,10 @@ class Ours:
 
     def __init__(self, network: str, batch: int, dtype: str, devices: int):
         tune()
+        self._compiled = []  # seconds that XLA took for each program
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda event, seconds, **_: event.endswith("backend_compile_duration") and self._compiled.append(seconds)
+        )
         sharding.split_cpu(devices)
         options, size, channels = NETWORKS[network]
         self._config = config = cosine_cifar.get_config()
@@ -66,7 +70,8 @@ class Ours:
         sampler(params, batch, seed=0)
 
     def facts(self) -> dict:
-        """Parameters; operations of a step and of an evaluation, an image, as XLA counts them where convolutions are sums."""
+        """Parameters, seconds of compilation; operations of a step and of an evaluation, an image, as XLA counts them where convolutions are sums."""
+        compiled = sum(self._compiled)
         os.environ["DDPM_WINOGRAD"] = "0"
 
         def one(state, given):
@@ -83,6 +88,7 @@ class Ours:
         x, t = jnp.zeros((1, *self._data.facts.shape)), jnp.zeros(1, int)
         return {
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._state.params)),
+            "compiled": compiled,
             "operations": {
                 "train": operations(one, self._abstract, self._feed.given) / self._config.training.batch_size,
                 "sample": operations(evaluation, self._state.params, x, t),

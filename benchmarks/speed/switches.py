@@ -6,6 +6,7 @@ A rate is that of the median round; the ratio is to the same round with all sett
 """
 
 import argparse
+import os
 import pathlib
 import statistics
 import tempfile
@@ -33,6 +34,9 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, default=3, help="a turn")
     parser.add_argument("--rounds", type=positive, default=8)
     arguments = parser.parse_args()
+    replaces = ("LD_PRELOAD", "GLIBC_TUNABLES", "JAX_NUM_CPU_DEVICES", *(name for of in OFF.values() for name in of))
+    if said := [name for name in os.environ if name in replaces or name.startswith("MALLOC_")]:
+        parser.error(f"the environment has {', '.join(said)}, so not all would be on: unset them")
     arguments.dtype, arguments.devices = "float32", 1
     print(about(arguments))
     with tempfile.TemporaryDirectory() as folder:
