@@ -5,6 +5,7 @@ Command:  python -m ddpm.main --config experiments/fast_cifar.py --workdir runs/
 Data:     the same command with --mode prepare, once
 Hardware: one H200: 7,340 images a second, so 2.6 minutes for 4,460 steps, after 40 s of compilation
 Expected: FID 31.1 at step 4,460 (1.14 M images; 50,000 samples in 35 evaluations against the 50,000 training images)
+25 min:   --config.training.num_steps=43000 --config.training.evaluate_every=4300; not yet measured
 """
 
 from ml_collections import ConfigDict
