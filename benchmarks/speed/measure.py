@@ -217,7 +217,7 @@ def table(network: str, figures: dict) -> list[str]:
         most = (of["peak cold"], of["peak"]["start"], of["peak"]["device"] or of["peak"]["resident"])
         memory = ", ".join(f"{size / 1e9:.2f}" for size in most)
         lines.append(f"| {who} | {' | '.join(cells)} | {memory} | {of['cold']:.1f}, {of['warm']:.1f} |")
-    lines += ["", f"ours compiled for {ours['compiled']:.1f} of the {ours['cold']:.1f} s of a cold start", ""]
+    lines += ["", f"XLA compiled our step for {ours['compiled']:.1f} of the {ours['cold']:.1f} s of a cold start", ""]
     for work in works if peers else ():
         said = []
         for rates in (images, operations):
