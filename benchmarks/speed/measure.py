@@ -275,7 +275,7 @@ def plot(found: dict, file: pathlib.Path) -> None:
     figure.legend(labels.values(), labels, loc="lower center", ncols=4, fontsize=7)
     figure.suptitle(found["about"], fontsize=7)
     figure.tight_layout(rect=(0, 0.12, 1, 1))
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=150, bbox_inches="tight")  # the legend may be wider than one panel
 
 
 if __name__ == "__main__":
