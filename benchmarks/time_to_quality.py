@@ -51,6 +51,7 @@ def main() -> None:
     if (arguments.features == "inception") != bool(arguments.inception and arguments.inception.is_file()):
         parser.error(f"--features {arguments.features}, --inception {arguments.inception}: both or neither, and a file")
     arguments.workdir = arguments.workdir.resolve()  # processes below run in the repository's root
+    arguments.inception = arguments.inception and arguments.inception.resolve()
     try:
         find("features", "ddpm.evaluation.features", arguments.features)
         datasets.dataset(fast_fashion.get_config())

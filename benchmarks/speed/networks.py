@@ -31,7 +31,7 @@ def positives(text: str) -> list[int]:
 
 
 def names(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """What reads one or more known names with commas between them."""
+    """What reads known names with commas between them."""
 
     def read(text: str) -> list[str]:
         found = [part for part in text.split(",") if part]
