@@ -1,17 +1,20 @@
 """Speed of ours and of its peers, in turns: training steps, sampling, memory, start-up.
 
 make bench, or python benchmarks/speed/measure.py [--networks small,cifar10] [--peers diffusers,...] [--batch 16]
-  [--dtype float32] [--steps 3] [--rounds 5] [--draws 1,16,64] [--out results]
+  [--dtype float32] [--steps 3] [--rounds 5] [--draws 1,16,64] [--together] [--out results]
 
 Each contestant is a process of its own, which waits while another has its turn. All take the same step, with the gradient
 clipped, Adam, EMA and dropout, on images in memory, and draw with the same number of steps of DDIM; of each round there is a
 ratio, whose median is printed. A peer whose code is read from a path is left out where its variable (GUIDED_DIFFUSION, EDM) is
 not set, and denoising-diffusion-pytorch where it is not installed. The share of the peak is of the operations of each network, as XLA counts
 ours and PyTorch theirs (a fifteenth more for the same network: with the zeros around an image), to those of a product of matrices. Networks
-are not all the same, so ours is also compared with the peer that does the most operations a second.
+are not all the same, so ours is also compared with the peer that does the most operations a second. Each is started twice, cold and warm,
+while no other runs; --together starts all at once, and once, in less time and without figures of that.
 """
 
 import argparse
+import concurrent.futures
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -55,6 +58,7 @@ class Contestant:
         beside = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # others hold memory of the same device
         devices = "" if os.environ.get("JAX_PLATFORMS") == "cpu" else ",".join(map(str, range(arguments.devices)))
         beside["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", devices)
+        path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -63,7 +67,7 @@ class Contestant:
                 network,
                 *(f"--{name}={value}" for name, value in options.items()),
             ],
-            env=os.environ | caches | beside | {"PYTHONPATH": str(HERE.parents[1])} | environment,
+            env=os.environ | caches | beside | {"PYTHONPATH": path} | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(cache / f"{who}.log").open("w"),
@@ -103,6 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--draws", type=positives, default="1,16,64", help="images drawn at once; '' to draw none")
     parser.add_argument("--devices", type=positive, default=1, help="of ours: parts of a CPU, or GPUs; a peer has one")
+    parser.add_argument("--together", action="store_true", help="start all at once: no figures of starts")
     parser.add_argument("--out", type=pathlib.Path, help="file for the figures, as JSON")
     parser.add_argument("--plot", type=pathlib.Path, help="file for a picture of the rates beside ours, as PNG")
     arguments = parser.parse_args()
@@ -153,20 +158,25 @@ def processor() -> str:
 def measured(network: str, arguments: argparse.Namespace) -> dict:
     """Figures of each contestant with one network."""
     with tempfile.TemporaryDirectory() as folder:
-        contestants, figures = [], {}
-        for who in ["ours", *arguments.peers]:
-            cache = pathlib.Path(folder) / who
-            cache.mkdir()
-            made = Contestant(who, network, arguments, cache)
-            figures[who] = {"cold": made.first, "matmul": made("matmul")["matmul"], "train": []} | made("facts")
-            check_same(who, figures)
-            figures[who]["peak cold"] = made("peak")["start"]
-            made.close()
-            made = Contestant(who, network, arguments, cache)
-            contestants.append(made)
-            figures[who]["warm"] = made.first
-            cold, warm = figures[who]["cold"], figures[who]["warm"]
-            print(f"{network}: {who} took its first step after {cold:.1f} s, warm {warm:.1f} s", file=sys.stderr)
+        start = functools.partial(started, network, arguments, pathlib.Path(folder))
+        everyone = ["ours", *arguments.peers]
+        if arguments.together:
+            with concurrent.futures.ThreadPoolExecutor(len(everyone)) as pool:
+                contestants = list(pool.map(start, everyone))
+                figures = dict(zip(everyone, pool.map(lambda made: made("facts"), contestants), strict=True))
+        else:
+            contestants, figures = [], {}
+            for who in everyone:
+                made = start(who)
+                figures[who] = {"cold": made.first, "peak cold": made("peak")["start"]} | made("facts")
+                made.close()
+                contestants.append(start(who))
+                figures[who]["warm"] = contestants[-1].first
+                cold, warm = figures[who]["cold"], figures[who]["warm"]
+                print(f"{network}: {who} took its first step after {cold:.1f} s, warm {warm:.1f} s", file=sys.stderr)
+        for made in contestants:
+            check_same(made.who, figures)
+            figures[made.who] |= {"matmul": made("matmul")["matmul"], "train": []}
         for made in contestants:
             made("train", steps=1)
         for _ in range(arguments.rounds):
@@ -189,6 +199,13 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
     return figures
 
 
+def started(network: str, arguments: argparse.Namespace, folder: pathlib.Path, who: str) -> Contestant:
+    """A contestant which has taken its first step, warm where one before it has left what it compiled in the folder."""
+    cache = folder / who
+    cache.mkdir(exist_ok=True)
+    return Contestant(who, network, arguments, cache)
+
+
 def check_same(who: str, figures: dict) -> None:
     """Ends the command if diffusers' network is not ours; with scale_shift theirs has no norm before the middle attention."""
     theirs, ours = figures[who]["parameters"], figures["ours"]["parameters"]
@@ -201,12 +218,15 @@ def table(network: str, figures: dict) -> list[str]:
     ours, peers = figures["ours"], [who for who in figures if who != "ours"]
     peak = max(of["matmul"] for of in figures.values())
     works = [name for name in ours if name == "train" or name.startswith("sample ")]
+    starts = "warm" in ours
+    memory = "memory, GB, at most: until the first step cold, warm; later" if starts else "memory, GB, at most"
     lines = [
         "",
         f"{network}: {ours['parameters']:,} parameters; products of matrices run at {peak / 1e12:.3g} TFLOP/s",
         "",
-        f"| who | {' | '.join(f'{heading(work)} | of the peak' for work in works)} | memory, GB, at most: until the first step cold, warm; later | first step cold, warm, s |",
-        "|---|" + "---:|" * (2 * len(works) + 2),
+        f"| who | {' | '.join(f'{heading(work)} | of the peak' for work in works)} | {memory} |"
+        + " first step cold, warm, s |" * starts,
+        "|---|" + "---:|" * (2 * len(works) + 1 + starts),
     ]
     for who, of in figures.items():
         cells = []
@@ -214,10 +234,13 @@ def table(network: str, figures: dict) -> list[str]:
             rates = of[work]
             share = statistics.median(operations(of, work)) / peak
             cells += [f"{statistics.median(rates):.3g} ({min(rates):.3g} to {max(rates):.3g})", f"{share:.0%}"]
-        most = (of["peak cold"], of["peak"]["start"], of["peak"]["device"] or of["peak"]["resident"])
-        memory = ", ".join(f"{size / 1e9:.2f}" for size in most)
-        lines.append(f"| {who} | {' | '.join(cells)} | {memory} | {of['cold']:.1f}, {of['warm']:.1f} |")
-    lines += ["", f"XLA compiled our step for {ours['compiled']:.1f} of the {ours['cold']:.1f} s of a cold start", ""]
+        most = (of["peak cold"], of["peak"]["start"]) if starts else ()
+        most = (*most, of["peak"]["device"] or of["peak"]["resident"])
+        cells.append(", ".join(f"{size / 1e9:.2f}" for size in most))
+        lines.append(f"| {who} | {' | '.join(cells)} |" + (f" {of['cold']:.1f}, {of['warm']:.1f} |" if starts else ""))
+    if starts:
+        lines += ["", f"XLA compiled our step for {ours['compiled']:.1f} of the {ours['cold']:.1f} s of a cold start"]
+    lines.append("")
     for work in works if peers else ():
         said = []
         for rates in (images, operations):
