@@ -43,7 +43,9 @@ def main() -> None:
         given = [jax.random.normal(jax.random.key(i), size, arguments.dtype) for i in range(3)]
         turns = {}
         for who, attention in {"ours": attend, "xla": fused("xla"), "cudnn": fused("cudnn")}.items():
-            gradient = jax.jit(jax.grad(lambda q, k, v, of=attention: jnp.square(of(q, k, v)).mean(), argnums=(0, 1, 2)))
+            gradient = jax.jit(
+                jax.grad(lambda q, k, v, of=attention: jnp.square(of(q, k, v)).mean(), argnums=(0, 1, 2))
+            )
             try:
                 jax.block_until_ready(gradient(*given))
             except Exception as error:  # of many kinds, by what the machine lacks

@@ -1,18 +1,59 @@
 """Our training step and our DDIM, made as the command `python -m ddpm.main` makes them."""
 
+import json
 import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from ml_collections import ConfigDict
 from networks import CLIP, DROPOUT, IMAGES, NETWORKS, RATE, fastest
 
 from ddpm import build, datasets, objective, samplers, sharding
 from ddpm.data.images import Dataset
+from ddpm.data.pipeline import Feed
+from ddpm.objective import Diffusion
 from ddpm.training import loop
-from ddpm.training.state import init_state
+from ddpm.training.state import State, init_state
 from ddpm.tuning import tune
 from experiments import cosine_cifar
+
+
+class Work(NamedTuple):
+    """What the command makes of a configuration before it trains; of the state the shapes."""
+
+    config: ConfigDict
+    data: Dataset
+    diffusion: Diffusion
+    tx: optax.GradientTransformation
+    abstract: State
+    feed: Feed
+    step: Callable
+
+
+def work(network: str, batch: int, dtype: str) -> Work:
+    """The step of all contestants, on the devices there are."""
+    options, size, channels = NETWORKS[network]
+    config = cosine_cifar.get_config()
+    config.training.batch_size = batch
+    config.optimizer.update(learning_rate=RATE, warmup_steps=0, clip_norm=CLIP)
+    config.model.unet.update(dropout=DROPOUT, dtype=dtype, **options)
+    data = Dataset(np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, channels), np.uint8))
+    mesh = sharding.data_mesh()
+    diffusion = objective.diffusion(config, data.facts.shape)
+    tx = build.gradient_transformation(config)
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
+        jax.eval_shape(lambda key: init_state(diffusion.init(key), tx), objective.init_key(config)),
+    )
+    feed = datasets.batches(config, diffusion, data, split=sharding.split(mesh), replicated=sharding.replicated(mesh))
+    return Work(config, data, diffusion, tx, abstract, feed, build.train_step(config, diffusion, tx))
 
 
 class Ours:
@@ -25,31 +66,17 @@ class Ours:
             lambda event, seconds, **_: event.endswith("backend_compile_duration") and self._compiled.append(seconds)
         )
         sharding.split_cpu(devices)
-        options, size, channels = NETWORKS[network]
-        self._config = config = cosine_cifar.get_config()
-        config.training.batch_size = batch
-        config.optimizer.update(learning_rate=RATE, warmup_steps=0, clip_norm=CLIP)
-        config.model.unet.update(dropout=DROPOUT, dtype=dtype, **options)
-        self._data = data = Dataset(np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, channels), np.uint8))
-        mesh = sharding.data_mesh()
-        self._diffusion = diffusion = objective.diffusion(config, data.facts.shape)
-        self._tx = tx = build.gradient_transformation(config)
-        self._abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
-            jax.eval_shape(lambda key: init_state(diffusion.init(key), tx), objective.init_key(config)),
-        )
-        self._feed = datasets.batches(
-            config, diffusion, data, split=sharding.split(mesh), replicated=sharding.replicated(mesh)
-        )
+        self._named = network, str(batch), dtype
+        self._work = made = work(network, batch, dtype)
+        replicated = sharding.replicated(sharding.data_mesh())
         self._scanned = 1 if jax.default_backend() == "cpu" else 10
-        self._step = build.train_step(config, diffusion, tx)
-        self._steps = loop.Steps(self._step, self._feed, 0, self._abstract, self._scanned)
+        self._steps = loop.Steps(made.step, made.feed, 0, made.abstract, self._scanned)
         init = jax.jit(
-            lambda key: init_state(diffusion.init(key), tx),
-            out_shardings=sharding.replicated(mesh),
+            lambda key: init_state(made.diffusion.init(key), made.tx),
+            out_shardings=replicated,
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        self._state, self._given = init(objective.init_key(config)), self._feed.start(0)
+        self._state, self._given = init(objective.init_key(made.config)), made.feed.start(0)
         self._samplers = {}
 
     def train(self, steps: int) -> int:
@@ -62,43 +89,30 @@ class Ours:
 
     def sample(self, batch: int, steps: int) -> None:
         if batch not in self._samplers:
-            self._config.sampler.update(name="ddim", num_steps=steps, batch_size=batch)
+            config, data = self._work.config, self._work.data
+            config.sampler.update(name="ddim", num_steps=steps, batch_size=batch)
             mesh = sharding.data_mesh(jax.local_devices()[:batch])
-            made = samplers.sampler(self._config, self._diffusion, self._data.facts, mesh, lambda: self._data)
+            made = samplers.sampler(config, self._work.diffusion, data.facts, mesh, lambda: data)
             self._samplers[batch] = made, jax.device_put(self._state.ema_params, sharding.replicated(mesh))
         sampler, params = self._samplers[batch]
         sampler(params, batch, seed=0)
 
     def facts(self) -> dict:
-        """Parameters, seconds to compile the step; operations of a step and of an evaluation, an image, as XLA counts them where convolutions are sums."""
+        """Parameters, seconds to compile the step, and what `operations.py` counts: on a CPU, as the compilers of other devices do not say."""
         compiled = max(self._compiled)  # the step; others are compiled at the same time
-        os.environ["DDPM_WINOGRAD"] = "0"
-
-        def one(state, given):
-            return self._step(state, self._feed.draw(given, state.batch), jax.random.key(0))
-
-        def evaluation(params, x, t):
-            return self._diffusion.model(params).raw(x, t)
-
-        def operations(function, *arguments):
-            plain = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
-            with jax.default_device(jax.devices("cpu")[0]):  # the GPU's compiler does not say
-                return jax.jit(function).lower(*plain).cost_analysis()["flops"]
-
-        x, t = jnp.zeros((1, *self._data.facts.shape)), jnp.zeros(1, int)
-        return {
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(self._state.params)),
-            "compiled": compiled,
-            "operations": {
-                "train": operations(one, self._abstract, self._feed.given) / self._config.training.batch_size,
-                "sample": operations(evaluation, self._state.params, x, t),
-            },
-        }
+        count = [sys.executable, str(pathlib.Path(__file__).with_name("operations.py")), *self._named]
+        counted = subprocess.run(
+            count, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, check=True, text=True
+        )
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
+        return {"parameters": parameters, "compiled": compiled, "operations": json.loads(counted.stdout)}
 
     def matmul(self) -> float:
         """Operations a second of a large product of matrices."""
         side = 8192 if jax.default_backend() != "cpu" else 2048
-        a = jax.random.normal(jax.random.key(0), (side, side), self._config.model.unet.dtype)  # zeros and ones are faster
+        a = jax.random.normal(
+            jax.random.key(0), (side, side), self._work.config.model.unet.dtype
+        )  # zeros and ones are faster
         product = jax.jit(jnp.dot)
         return 2 * side**3 / fastest(lambda: product(a, a).block_until_ready())
 
