@@ -77,8 +77,10 @@ def test_attention_is_where_it_is_asked():
     assert attended == at_16 | at_4 | {"mid"}
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])  # which of two ways to compute it
 @pytest.mark.parametrize("num_heads", [1, 2])
-def test_attention_is_softmax_of_q_k_times_v(num_heads):
+def test_attention_is_softmax_of_q_k_times_v(num_heads, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     layer, x = SelfAttention(num_heads, jnp.dtype("float32")), image(2, 2, 3, 8)
     params = jax.tree.map(lambda p: image(*p.shape), layer.init(jax.random.key(0), x))["params"]
     params = jax.tree.map(np.asarray, params)
