@@ -166,7 +166,7 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
         told = told._replace(text=text, mask=jax.ShapeDtypeStruct((size, 4), "bool"))
     batch = Examples(jax.ShapeDtypeStruct((size, *shape_of(name)), "uint8"), told)
     new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
-    assert jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new)
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new))
     if diffusion and not diffusion.classifies:
         made_sampler(c, shape_of(name))
 

@@ -1,5 +1,7 @@
 """Images by the batch, clipping, and the loop."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
     sampler = batched.BatchedSampler(
         model,
         alone(model),
-        lambda process, power: SAMPLERS[name](process, **(dict(rtol=1e-3, atol=1e-3) if name == "ode" else {})),
+        lambda process, power: SAMPLERS[name](process, **(dict(rtol=1e-4, atol=1e-4) if name == "ode" else {})),
         grids.trailing(diffusion.process, 5),
         (8, 8, 1),
         clip=True,
@@ -69,6 +71,20 @@ def test_a_sample_is_the_same_alone_in_any_number_and_on_eight_devices(tiny, nam
         difference = there(params_there, 20, seed=3).astype(int) - twenty
         # Rounding of float32 sums of another order, by which an adaptive solver may take another step.
         assert (np.abs(difference) > 1).mean() <= (0.05 if name == "ode" else 0)
+
+
+def test_the_halves_of_a_batch_are_drawn_at_once(tiny, monkeypatch):
+    sampler, params = make_batched(tiny)
+    both, sizes, get = threading.Barrier(2, timeout=60), [], jax.device_get
+
+    def met(drawn):
+        sizes.append(len(drawn.images))
+        both.wait()
+        return get(drawn)
+
+    monkeypatch.setattr(jax, "device_get", met)
+    sampler(params, 8, seed=0)
+    assert sizes == [4, 4]
 
 
 def test_the_path_ends_in_the_samples(tiny):
@@ -144,7 +160,7 @@ def test_more_than_fits_the_memory_is_split(tiny, monkeypatch, caplog):
         return analysis
 
     monkeypatch.setattr(jax.stages.Compiled, "memory_analysis", measured)
-    monkeypatch.setattr(batched, "free_bytes", lambda device: need[0] - 1)
+    monkeypatch.setattr(batched, "free_bytes", lambda device: 2 * need[0] - 1)  # a byte too little for two halves
     small, params = make_batched(tiny)
     assert np.abs(small(params, 12, seed=0).astype(int) - whole).max() <= 1
     assert "8 images at once do not fit the memory" in caplog.text and "trying 4" in caplog.text

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +48,7 @@ class BatchedSampler:
 
     A batch is always of `batch_size`, filled up where fewer are asked, and a grid of steps is filled up as well, so that
     neither the number of images nor the seed nor the number of steps compiles anew. If one batch does not fit the memory,
-    half of it is tried.
+    half of it is tried. A CPU draws the halves of a batch at once: while one waits for a core, the other computes.
 
     Args:
       model: (params, condition) -> Model.
@@ -91,6 +92,7 @@ class BatchedSampler:
         self._null, self._asked, self._scales = null, asked, guided.scales
         self._others = jax.device_put(guided.others, replicated)
         self._devices = split.num_devices
+        self._halves = self._devices == 1 and split.mesh.devices.item().platform == "cpu"
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
@@ -223,18 +225,24 @@ class BatchedSampler:
         return np.concatenate(led)[: len(x)]
 
     def _batch(self, params, seed, first, size, kind="images"):
-        indices = np.arange(first, first + size, dtype=np.uint32)
-        asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
-        given = self._place((stream(seed, self._noise), indices, *asked, *self._steps(params)))
+        parts = 2 if self._halves and kind == "images" and size % 2 == 0 else 1
+        steps, given = self._steps(params), []
+        for indices in np.split(np.arange(first, first + size, dtype=np.uint32), parts):
+            asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
+            given.append(self._place((stream(seed, self._noise), indices, *asked, *steps)))
         try:
-            drawn = jax.device_get(self._program(params, kind, given)(params, *given))
+            program = self._program(params, kind, given[0], parts)
+            with ThreadPoolExecutor(parts) as pool:
+                drawn = list(pool.map(lambda of: jax.device_get(program(params, *of)), given))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise OutOfMemory(str(error).splitlines()[0]) from error
         if kind == "path":
-            return self._decode(drawn.reshape(-1, *drawn.shape[2:])).reshape(*drawn.shape[:2], *self.image_shape)
-        return drawn._replace(images=self._decode(drawn.images))
+            (path,) = drawn
+            return self._decode(path.reshape(-1, *path.shape[2:])).reshape(*path.shape[:2], *self.image_shape)
+        whole = jax.tree.map(lambda *rows: np.concatenate(rows), *drawn)
+        return whole._replace(images=self._decode(whole.images))
 
     def _steps(self, params):
         """The grid, filled up to a power of two, its number of steps, the eps_power of these parameters on it, the guides."""
@@ -249,12 +257,13 @@ class BatchedSampler:
         found = self._known[id(params)][1] if self._eps_power else None
         return times, np.int32(len(self._times) - 1), found, self._scales, self._others
 
-    def _program(self, params, kind, given):
+    def _program(self, params, kind, given, at_once):
         known = (kind, *(leaf for row in jax.tree.leaves(given) for leaf in (row.shape, row.dtype)))
         if known not in self._compiled:
             program = self._jitted[kind].lower(params, *given).compile()
             analysis = program.memory_analysis()
-            need, free = analysis.temp_size_in_bytes + analysis.output_size_in_bytes, free_bytes(jax.local_devices()[0])
+            need = at_once * (analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
+            free = free_bytes(jax.local_devices()[0])
             if need > free:
                 raise OutOfMemory(f"{need / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
             self._compiled[known] = program
