@@ -1,6 +1,7 @@
 """What a process sets to start soon, run fast and hold little; what the environment says goes first."""
 
 import ctypes
+import functools
 import gc
 import os
 import sys
@@ -14,6 +15,7 @@ YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce"  # "dot
 LITTLE_MEMORY = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"  # in an order of a step that holds less
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # of glibc's malloc.h
 ARENA = 1 << 27  # bytes; more than glibc reserves for a thread at once
+ROOM = 1 << 28  # bytes; a step's workspaces and what Python takes meanwhile
 
 
 def tune() -> None:
@@ -52,6 +54,19 @@ def give_back_memory() -> None:
     """What is free goes back to the kernel once: a compiler leaves half a gigabyte in pieces too small for a step's arrays."""
     if malloc_trim := _of_libc("malloc_trim"):
         malloc_trim(0)
+
+
+@functools.cache
+def keep_room() -> None:
+    """What is small gets room of its own, once, of memory that is not touched until then, in this thread's arena.
+
+    glibc takes the smallest hole that is large enough. A small piece in the hole that a step's gigabytes have left, where there is
+    no smaller one, sends those of the next step elsewhere: from then on the process holds both.
+    """
+    if malloc := _of_libc("malloc"):
+        malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        room, _wall = malloc(ROOM), malloc(ROOM)  # behind the room, lest it become one with what is free there
+        ctypes.CDLL(None).free(ctypes.c_void_p(room))
 
 
 def _of_libc(name):

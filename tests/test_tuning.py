@@ -139,3 +139,23 @@ def test_losses_are_those_of_untuned_programs(tmp_path):
         found.append([json.loads(row)["loss"] for row in rows])
     assert found[0] != found[1]  # other programs
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+BESIDE = """
+from ddpm.tuning import keep_memory, keep_room
+keep_memory()
+if {room}:
+    keep_room()
+step = b"x" * 400_000_000
+behind = b"x" * 18_000_000
+del step
+within = b"x" * 18_000_000
+step = b"x" * 400_000_000
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an allocator of Linux")
+def test_a_small_piece_does_not_send_the_next_step_elsewhere():
+    scattered, kept = (1024 * int(in_a_process(BESIDE.format(room=room))) for room in (False, True))
+    assert scattered - kept > 350_000_000

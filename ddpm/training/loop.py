@@ -19,7 +19,7 @@ from ddpm.training.interrupt import Interrupted
 from ddpm.training.memory import REMEDY
 from ddpm.training.metrics import average
 from ddpm.training.state import State
-from ddpm.tuning import give_back_memory
+from ddpm.tuning import give_back_memory, keep_room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,9 @@ class Steps:
 
     def __call__(self, state: State, given: Any, batches: int) -> tuple[State, dict]:
         """Takes so many steps."""
-        return self._program(batches).result()(state, given)
+        program = self._program(batches).result()
+        keep_room()
+        return program(state, given)
 
     def activations(self) -> int:
         """Bytes on each device that the first program takes besides the state and what it is given."""
