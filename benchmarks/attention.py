@@ -1,6 +1,6 @@
 """Attention with its gradient: ours, and `jax.nn.dot_product_attention` as XLA and as cuDNN compute it; each in turns.
 
-python benchmarks/attention.py [--dtype bfloat16] [--rounds 5]
+python benchmarks/attention.py [--dtype bfloat16]
 Prints milliseconds of each, the median, at the sizes of the attention of CIFAR-10's and ImageNet 64's U-Nets and of DiT-XL/2,
 or what keeps cuDNN from it.
 """
@@ -20,7 +20,7 @@ SIZES = {  # images, tokens, heads, features of a head
     "imagenet64 at 8 x 8, batch 64": (64, 64, 12, 64),
     "DiT-XL/2, batch 64": (64, 256, 16, 72),
 }
-CALLS = 10  # a turn
+ROUNDS, CALLS = 5, 10  # and calls a turn
 
 
 def fused(implementation: str):
@@ -36,7 +36,6 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
-    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.dtype}")
     for name, size in SIZES.items():
@@ -52,7 +51,7 @@ def main() -> None:
                 print(f"{name}: {who} cannot: {str(error).splitlines()[0][:100]}")
                 continue
             turns[who] = gradient, []
-        for _ in range(arguments.rounds):
+        for _ in range(ROUNDS):
             for gradient, took in turns.values():
                 began = time.perf_counter()
                 for _ in range(CALLS):

@@ -1,4 +1,5 @@
-"""What each setting of ddpm/tuning.py, and Winograd's convolution, does for a training step on a CPU: with all, and with each off, in turns.
+"""What each setting of ddpm/tuning.py, Winograd's convolution and drawing by halves do on a CPU for a training step and for drawing
+16 images by DDIM: with all, and with each off, in turns.
 
 make parity (once, for PyTorch); python benchmarks/speed/switches.py [--network small] [--batch 16] [--steps 3] [--rounds 8]
 
@@ -19,11 +20,13 @@ from ddpm.tuning import LITTLE_MEMORY, YNNPACK
 OFF = {  # what the environment says
     "all on": {},
     "convolutions by sums": {"DDPM_WINOGRAD": "0"},
+    "batches drawn whole": {"DDPM_HALVES": "0"},
     "XLA without YNNPACK": {"XLA_FLAGS": LITTLE_MEMORY},
     "XLA in more memory": {"XLA_FLAGS": YNNPACK},
     "glibc gives memory back": {"MALLOC_PERTURB_": "0"},  # which is so anyway, and leaves the allocator as it is
     "steps ahead of time": {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "1"},
 }
+DRAWN = {"batch": 16, "steps": 5}
 
 
 def main() -> None:
@@ -50,15 +53,20 @@ def main() -> None:
         contestants["two devices"] = Contestant("ours", arguments.network, arguments, pathlib.Path(folder) / "two")
         for turn in range(arguments.rounds + 1):
             for what, made in contestants.items():
-                took = made("train", steps=arguments.steps)
+                took, drew = made("train", steps=arguments.steps), made("sample", **DRAWN)
                 if turn:  # the first one warms up
-                    rates.setdefault(what, []).append(took["steps"] * arguments.batch / took["seconds"])
-        print(f"\n| {arguments.network} | images/s | ratio (spread) | memory, GB |\n|---|---:|---:|---:|")
+                    train, draw = rates.setdefault(what, ([], []))
+                    train.append(took["steps"] * arguments.batch / took["seconds"])
+                    draw.append(DRAWN["batch"] * DRAWN["steps"] / drew["seconds"])
+        heads = ("training, images/s", "ratio (spread)", "drawing, steps x images/s", "ratio (spread)", "memory, GB")
+        print(f"\n| {arguments.network} | {' | '.join(heads)} |\n|---|---:|---:|---:|---:|---:|")
         for what, made in contestants.items():
-            ratios = [a / b for a, b in zip(rates[what], rates["all on"], strict=True)]
-            memory = made("peak")["resident"] / 1e9
-            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(f"| {what} | {statistics.median(rates[what]):.3g} | {ratio} | {memory:.2f} |")
+            cells = []
+            for of, all_on in zip(rates[what], rates["all on"], strict=True):
+                ratios = [a / b for a, b in zip(of, all_on, strict=True)]
+                spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+                cells += [f"{statistics.median(of):.3g}", f"{statistics.median(ratios):.2f} ({spread})"]
+            print(f"| {what} | {' | '.join(cells)} | {made('peak')['resident'] / 1e9:.2f} |")
             made.close()
 
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ class BatchedSampler:
 
     A batch is always of `batch_size`, filled up where fewer are asked, and a grid of steps is filled up as well, so that
     neither the number of images nor the seed nor the number of steps compiles anew. If one batch does not fit the memory,
-    half of it is tried. A CPU draws the halves of a batch at once: while one waits for a core, the other computes.
+    half of it is tried. A CPU draws the halves of a batch at once, as while one waits for a core the other computes, but with
+    DDPM_HALVES=0 in the environment.
 
     Args:
       model: (params, condition) -> Model.
@@ -93,6 +95,7 @@ class BatchedSampler:
         self._others = jax.device_put(guided.others, replicated)
         self._devices = split.num_devices
         self._halves = self._devices == 1 and split.mesh.devices.item().platform == "cpu"
+        self._halves &= os.environ.get("DDPM_HALVES") != "0"
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
