@@ -88,14 +88,13 @@ class Ours:
         return dispatches * self._scanned
 
     def sample(self, batch: int, steps: int) -> None:
+        mesh = sharding.data_mesh(jax.local_devices()[:batch])
         if batch not in self._samplers:
             config, data = self._work.config, self._work.data
             config.sampler.update(name="ddim", num_steps=steps, batch_size=batch)
-            mesh = sharding.data_mesh(jax.local_devices()[:batch])
-            made = samplers.sampler(config, self._work.diffusion, data.facts, mesh, lambda: data)
-            self._samplers[batch] = made, jax.device_put(self._state.ema_params, sharding.replicated(mesh))
-        sampler, params = self._samplers[batch]
-        sampler(params, batch, seed=0)
+            self._samplers[batch] = samplers.sampler(config, self._work.diffusion, data.facts, mesh, lambda: data)
+        params = jax.device_put(self._state.ema_params, sharding.replicated(mesh))
+        self._samplers[batch](params, batch, seed=0)
 
     def facts(self) -> dict:
         """Parameters, seconds to compile the step, and what `operations.py` counts: on a CPU, as the compilers of other devices do not say."""
