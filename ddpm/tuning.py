@@ -33,7 +33,7 @@ def tune() -> None:
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         # A step that waits for another holds its memory by then: steps ahead of time multiply it, and none is sooner.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if not any(name in ("LD_PRELOAD", "GLIBC_TUNABLES") or name.startswith("MALLOC_") for name in os.environ):
+    if not _chosen():
         keep_memory()
 
 
@@ -58,15 +58,21 @@ def give_back_memory() -> None:
 
 @functools.cache
 def keep_room() -> None:
-    """What is small gets room of its own, once, of memory that is not touched until then, in this thread's arena.
+    """What is small gets room of its own on a CPU, once, in this thread's arena; where the environment chooses the allocator, none.
 
     glibc takes the smallest hole that is large enough. A small piece in the hole that a step's gigabytes have left, where there is
     no smaller one, sends those of the next step elsewhere: from then on the process holds both.
     """
-    if malloc := _of_libc("malloc"):
-        malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-        room, _wall = malloc(ROOM), malloc(ROOM)  # behind the room, lest it become one with what is free there
-        ctypes.CDLL(None).free(ctypes.c_void_p(room))
+    malloc, realloc, free = map(_of_libc, ("malloc", "realloc", "free"))
+    if malloc and jax.default_backend() == "cpu" and not _chosen():
+        malloc.restype = realloc.restype = ctypes.c_void_p
+        room, wall = (ctypes.c_void_p(malloc(ctypes.c_size_t(ROOM))) for _ in range(2))
+        realloc(wall, ctypes.c_size_t(1))  # what stays of it keeps the room from becoming one with what is free behind
+        free(room)
+
+
+def _chosen():
+    return any(name in ("LD_PRELOAD", "GLIBC_TUNABLES") or name.startswith("MALLOC_") for name in os.environ)
 
 
 def _of_libc(name):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ddpm.condition import NOTHING, Condition
 from ddpm.errors import InputError
 from ddpm.models.dit import DiT, axial, turned
-from ddpm.models.layers import attend
+from ddpm.models.dot_product import attend
 
 SMALL = dict(width=16, depth=2, num_heads=2)
 BOTH = pytest.mark.parametrize("positions", ["sincos", "rotary"])

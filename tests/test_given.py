@@ -179,6 +179,7 @@ def test_a_run_that_draws_for_another_is_asked_for_the_same_with_other_noise(ope
 
     monkeypatch.setattr(BatchedSampler, "batches", watched)
     images = fine.sample(8, **told)
+    assert len(seen) == 2  # once for both halves of the batch
     by_size = dict(seen)
     assert by_size[4] == by_size[8] and len(set(by_size[8])) > 1
     fine.sample(8, labels=(3, 7), **told)

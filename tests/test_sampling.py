@@ -69,22 +69,39 @@ def test_a_sample_is_the_same_alone_in_any_number_and_on_eight_devices(tiny, nam
     for other in (dict(batch_size=1), dict(devices=8)):
         there, params_there = make_batched(tiny, name, **other)
         difference = there(params_there, 20, seed=3).astype(int) - twenty
-        # Rounding of float32 sums of another order, by which an adaptive solver may take another step.
+        # Rounding of float32 sums of another order, by which an adaptive solver may take another step, and err by its tolerance.
         assert (np.abs(difference) > 1).mean() <= (0.05 if name == "ode" else 0)
 
 
-def test_the_halves_of_a_batch_are_drawn_at_once(tiny, monkeypatch):
+@pytest.mark.parametrize("wanted", ["1", "0"])
+def test_the_halves_of_an_even_batch_are_drawn_at_once(tiny, monkeypatch, wanted):
+    monkeypatch.setenv("DDPM_HALVES", wanted)
     sampler, params = make_batched(tiny)
-    both, sizes, get = threading.Barrier(2, timeout=60), [], jax.device_get
+    both, sizes, made = threading.Barrier(2 if wanted == "1" else 1, timeout=60), [], sampler._program
 
-    def met(drawn):
-        sizes.append(len(drawn.images))
-        both.wait()
-        return get(drawn)
+    def program(*given):
+        compiled = made(*given)
 
-    monkeypatch.setattr(jax, "device_get", met)
+        def met(*arguments):
+            both.wait()  # for the other half to be asked for
+            sizes.append(len(arguments[2]))
+            return compiled(*arguments)
+
+        return met
+
+    monkeypatch.setattr(sampler, "_program", program)
     sampler(params, 8, seed=0)
-    assert sizes == [4, 4]
+    assert sizes == ([4, 4] if wanted == "1" else [8])
+
+
+def test_a_program_that_fits_is_weighed_anew_where_two_run_at_once(tiny, monkeypatch, caplog):
+    sampler, params = make_batched(tiny, batch_size=3)
+    sampler(params, 3, seed=0)  # whole, as 3 are odd
+    twice = sampler.along(sampler._times, UNASKED, np.ones(1, np.float32))
+    twice._batch_size = 6
+    monkeypatch.setattr(batched, "free_bytes", lambda device: 0)
+    twice(params, 6, seed=0)
+    assert "6 images at once do not fit the memory" in caplog.text
 
 
 def test_the_path_ends_in_the_samples(tiny):

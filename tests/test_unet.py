@@ -81,6 +81,8 @@ def test_attention_is_where_it_is_asked():
 @pytest.mark.parametrize("num_heads", [1, 2])
 def test_attention_is_softmax_of_q_k_times_v(num_heads, backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    of_jax, taken = jax.nn.dot_product_attention, []
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, **k: taken.append(k) or of_jax(*a, **k))
     layer, x = SelfAttention(num_heads, jnp.dtype("float32")), image(2, 2, 3, 8)
     params = jax.tree.map(lambda p: image(*p.shape), layer.init(jax.random.key(0), x))["params"]
     params = jax.tree.map(np.asarray, params)
@@ -95,6 +97,7 @@ def test_attention_is_softmax_of_q_k_times_v(num_heads, backend, monkeypatch):
     np.testing.assert_allclose(
         layer.apply({"params": params}, x), np.asarray(x) + h.reshape(x.shape), rtol=1e-4, atol=1e-4
     )
+    assert all(options == {"implementation": "xla"} for options in taken) and bool(taken) == (backend == "gpu")
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (192, 32), (96, 24), (24, 6), (8, 2), (3, 1)])

@@ -9,7 +9,8 @@ ratio, whose median is printed. A peer whose code is read from a path is left ou
 not set, and denoising-diffusion-pytorch where it is not installed. The share of the peak is of the operations of each network, as XLA counts
 ours and PyTorch theirs (a fifteenth more for the same network: with the zeros around an image), to those of a product of matrices. Networks
 are not all the same, so ours is also compared with the peer that does the most operations a second. Each is started twice, cold and warm,
-while no other runs; --together starts all at once, and once, in less time and without figures of that.
+while no other runs; --together starts all at once, and once, in less time and without figures of that (on a GPU each then chooses its
+kernels while others start).
 """
 
 import argparse
@@ -169,6 +170,7 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             for who in everyone:
                 made = start(who)
                 figures[who] = {"cold": made.first, "peak cold": made("peak")["start"]} | made("facts")
+                check_same(who, figures)
                 made.close()
                 contestants.append(start(who))
                 figures[who]["warm"] = contestants[-1].first

@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ddpm.models.layers import DEFAULT_INIT, ZERO_INIT, TokenMask, Tokens, attend, conv, group_norm, layer_norm
+from ddpm.models.dot_product import attend
+from ddpm.models.layers import DEFAULT_INIT, ZERO_INIT, TokenMask, Tokens, conv, group_norm, layer_norm
 from ddpm.shapes import Images
 
 

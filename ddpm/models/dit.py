@@ -7,13 +7,13 @@ from jaxtyping import Array, Float, Real
 
 from ddpm.condition import NOTHING, Condition
 from ddpm.errors import InputError, check_at_least, unknown_name
+from ddpm.models.dot_product import attend
 from ddpm.models.layers import (
     DEFAULT_INIT,
     ZERO_INIT,
     Dropout,
     Features,
     Tokens,
-    attend,
     check_dtype,
     to_patches,
     to_pixels,

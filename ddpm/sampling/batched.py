@@ -49,8 +49,8 @@ class BatchedSampler:
 
     A batch is always of `batch_size`, filled up where fewer are asked, and a grid of steps is filled up as well, so that
     neither the number of images nor the seed nor the number of steps compiles anew. If one batch does not fit the memory,
-    half of it is tried. A CPU draws the halves of a batch at once, as while one waits for a core the other computes, but with
-    DDPM_HALVES=0 in the environment.
+    half of it is tried. A CPU that is one device of several cores draws the halves of an even batch at once, as while one waits
+    for a core the other computes, but with DDPM_HALVES=0 in the environment.
 
     Args:
       model: (params, condition) -> Model.
@@ -94,8 +94,8 @@ class BatchedSampler:
         self._null, self._asked, self._scales = null, asked, guided.scales
         self._others = jax.device_put(guided.others, replicated)
         self._devices = split.num_devices
-        self._halves = self._devices == 1 and split.mesh.devices.item().platform == "cpu"
-        self._halves &= os.environ.get("DDPM_HALVES") != "0"
+        cpu = self._devices == 1 and split.mesh.devices.item().platform == "cpu"
+        self._halves = cpu and (os.cpu_count() or 1) > 1 and os.environ.get("DDPM_HALVES") != "0"
         self._batch_size = -(-batch_size // self._devices) * self._devices
         self._compiled, self._known = {}, {}
         self._times, self._shape, self._eps_power = times, shape, eps_power
@@ -228,15 +228,21 @@ class BatchedSampler:
         return np.concatenate(led)[: len(x)]
 
     def _batch(self, params, seed, first, size, kind="images"):
-        parts = 2 if self._halves and kind == "images" and size % 2 == 0 else 1
-        steps, given = self._steps(params), []
-        for indices in np.split(np.arange(first, first + size, dtype=np.uint32), parts):
-            asked = self._asked.rows(seed, indices), self._asked.given(seed, indices)
-            given.append(self._place((stream(seed, self._noise), indices, *asked, *steps)))
+        indices, steps = np.arange(first, first + size, dtype=np.uint32), self._steps(params)
+        rows = indices, self._asked.rows(seed, indices), self._asked.given(seed, indices)
+        parts = [rows]
+        if self._halves and kind == "images" and size % 2 == 0:
+            parts = [jax.tree.map(lambda of, n=n: of[n : n + size // 2], rows) for n in (0, size // 2)]
+        given = [self._place((stream(seed, self._noise), *part, *steps)) for part in parts]
+
+        def run(of):
+            return jax.device_get(program(params, *of))
+
         try:
-            program = self._program(params, kind, given[0], parts)
-            with ThreadPoolExecutor(parts) as pool:
-                drawn = list(pool.map(lambda of: jax.device_get(program(params, *of)), given))
+            program = self._program(params, kind, given[0], len(parts))
+            with ThreadPoolExecutor(1) as beside:
+                others = [beside.submit(run, of) for of in given[1:]]
+                drawn = [run(given[0]), *(other.result() for other in others)]
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -261,7 +267,7 @@ class BatchedSampler:
         return times, np.int32(len(self._times) - 1), found, self._scales, self._others
 
     def _program(self, params, kind, given, at_once):
-        known = (kind, *(leaf for row in jax.tree.leaves(given) for leaf in (row.shape, row.dtype)))
+        known = (kind, at_once, *(leaf for row in jax.tree.leaves(given) for leaf in (row.shape, row.dtype)))
         if known not in self._compiled:
             program = self._jitted[kind].lower(params, *given).compile()
             analysis = program.memory_analysis()
