@@ -165,11 +165,15 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             with concurrent.futures.ThreadPoolExecutor(len(everyone)) as pool:
                 contestants = list(pool.map(start, everyone))
                 figures = dict(zip(everyone, pool.map(lambda made: made("facts"), contestants), strict=True))
+            for made in contestants:
+                check_same(made.who, figures)
+                figures[made.who]["matmul"] = made("matmul")["matmul"]
         else:
             contestants, figures = [], {}
             for who in everyone:
                 made = start(who)
                 figures[who] = {"cold": made.first, "peak cold": made("peak")["start"]} | made("facts")
+                figures[who]["matmul"] = made("matmul")["matmul"]
                 check_same(who, figures)
                 made.close()
                 contestants.append(start(who))
@@ -177,9 +181,7 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
                 cold, warm = figures[who]["cold"], figures[who]["warm"]
                 print(f"{network}: {who} took its first step after {cold:.1f} s, warm {warm:.1f} s", file=sys.stderr)
         for made in contestants:
-            check_same(made.who, figures)
-            figures[made.who] |= {"matmul": made("matmul")["matmul"], "train": []}
-        for made in contestants:
+            figures[made.who]["train"] = []
             made("train", steps=1)
         for _ in range(arguments.rounds):
             for made in contestants:
