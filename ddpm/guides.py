@@ -63,12 +63,17 @@ def scales(config: ConfigDict) -> np.ndarray:
     """How far each guide pulls: w, then each classifier and each function.
 
     Raises:
-      InputError: one that is no finite number.
+      InputError: one that is no finite number, or scales nothing.
     """
     section = config.guidance
     for name in ("scale", "classifier_scale", "function_scale"):
         if not isinstance(section[name], (int, float)) or not math.isfinite(section[name]):
             raise InputError(f"guidance.{name} = {section[name]!r} is no finite number; papers use 0 to 10.")
+    for kind in ("classifier", "function"):
+        if section[f"{kind}_scale"] != 1 and not section[f"{kind}s"]:
+            raise InputError(
+                f"guidance.{kind}_scale = {section[f'{kind}_scale']} scales nothing: give guidance.{kind}s, or leave it 1."
+            )
     each = [section.classifier_scale] * len(section.classifiers) + [section.function_scale] * len(section.functions)
     return np.asarray([section.scale, *each], np.float32)
 

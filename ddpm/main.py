@@ -266,6 +266,9 @@ def _check_experiment(argv: list[str]) -> None:
         for a, b in zip(argv, [*argv[1:], ""], strict=True)
         if re.fullmatch(r"--?config(=.*)?", a)
     ]
+    changed = [match[1] for match in (re.match(r"--?(?:no)?config\.([^=]+)", a) for a in argv) if match]
+    if changed and not named:
+        raise InputError(f"--config.{changed[0]} changes an experiment: name it by --config FILE.")
     for path in named:
         file, _, argument = path.partition(":")
         if not pathlib.Path(file).is_file():
@@ -275,7 +278,7 @@ def _check_experiment(argv: list[str]) -> None:
         except Exception as error:  # whatever the user's file raises
             raise in_file(file, error) from error
         known = configs.flat(config.to_dict())
-        for key in (match[1] for match in (re.match(r"--?(?:no)?config\.([^=]+)", a) for a in argv) if match):
+        for key in changed:
             if key not in known:
                 raise unknown_name("configuration key", key, known)
 

@@ -18,6 +18,7 @@ from ddpm.errors import InputError
 from ddpm.evaluate import best_figure
 from ddpm.evaluation import records
 from ddpm.training import checkpoint, interrupt, loop, memory, metrics
+from ddpm.training.lock import locked
 from ddpm.training.progress import ProgressBar
 from ddpm.training.state import State
 from ddpm.training.tensorboard_writer import TensorboardWriter
@@ -71,6 +72,7 @@ def train(
         workdir.mkdir(parents=True, exist_ok=True)
         if not remote.address(workdir):
             sharding.check_shared(workdir)
+            closing.enter_context(locked(workdir) if writes else contextlib.nullcontext())
         held = memory.needs(abstract, task.feed.given, 0)
         memory.check(held, memory.available())  # before any of it is there
         checkpoints = checkpoint.Checkpoints(

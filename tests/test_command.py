@@ -153,6 +153,10 @@ MISTAKES = {
     ),
     "an unknown flag": ([*TINY, "--workdirr=W"], "Unknown command line flag 'workdirr'. Did you mean: workdir ?"),
     "no experiment": (["--workdir=W"], "--mode train needs --config, such as --config experiments/digits.py."),
+    "a key of no experiment": (
+        ["--mode=sample", "--workdir=RUN", "--config.sampler.name=ddim"],
+        "--config.sampler.name changes an experiment: name it by --config FILE.",
+    ),
     "no such experiment": (
         ["--config=experiments/digts.py", "--workdir=W"],
         "unknown experiment 'experiments/digts.py'. Did you mean 'experiments/digits.py'? ",

