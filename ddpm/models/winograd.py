@@ -51,14 +51,15 @@ def convolve(x, kernel, strides, padding, *, dimension_numbers, **options):
 def is_faster(x, kernel) -> bool:
     """On a CPU, with pixels to pay for the kernel's transform, channels for x's; DDPM_WINOGRAD=0 at tracing says never.
 
-    Not on several devices: the gradient would be summed over them before it is transformed, 36 numbers where there are 9.
+    To draw images XLA transforms each kernel once, before the loop of steps. Not on several devices: the gradient would be summed
+    over them before it is transformed, 36 numbers where there are 9.
     """
     if os.environ.get("DDPM_WINOGRAD") == "0" or jax.default_backend() != "cpu" or jax.device_count() > 1:
         return False
     if kernel.shape[:2] != (3, 3) or not x.dtype == kernel.dtype == jnp.float32:
         return False
-    pixels, channels = x.shape[:3], min(kernel.shape[2:])
-    return all(isinstance(n, int) for n in pixels) and channels >= 64 and math.prod(pixels) * channels >= 2**18
+    pixels = x.shape[:3]
+    return all(isinstance(n, int) for n in pixels) and math.prod(pixels) >= 256 and min(kernel.shape[2:]) >= 32
 
 
 def combine(matrix: np.ndarray, parts: list) -> list:
