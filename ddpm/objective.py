@@ -29,6 +29,7 @@ from ddpm.diffusion.prediction import check
 from ddpm.diffusion.process import Process
 from ddpm.diffusion.timestep import Timesteps
 from ddpm.errors import InputError
+from ddpm.models.winograd import kernels_fixed
 from ddpm.names import call, chosen, find, options_of
 from ddpm.rng import stream
 
@@ -193,7 +194,9 @@ def network(
         return model.init(key, jnp.zeros((1, *shape)), jnp.ones((1,)), same_for_all(told.some, 1))["params"]
 
     def apply(params, x_t, t, condition, *, train=False, key=None):
-        return model.apply({"params": params}, x_t, t, condition, train=train, rngs={"dropout": key} if train else None)
+        rngs = {"dropout": key} if train else None
+        with kernels_fixed(not train):
+            return model.apply({"params": params}, x_t, t, condition, train=train, rngs=rngs)
 
     jax.eval_shape(init, jax.random.key(0))  # a shape that does not fit is told now
     return Network(init, apply)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddpm import objective
+from ddpm.condition import NOTHING
 from ddpm.models import winograd
 from ddpm.models.layers import conv
 from ddpm.models.unet import UNet
@@ -130,12 +132,11 @@ def test_a_layer_goes_by_tiles_where_that_is_faster(one_device, monkeypatch):
     image = jnp.zeros((16, 16, 16, 128))
     assert by(conv(128, name="layer"), image)
     assert by(conv(128, padding=1, name="layer"), image)
-    assert by(conv(32, name="layer"), image[:1])
-    assert not by(conv(31, name="layer"), image)
+    assert not by(conv(32, name="layer"), image)
     assert not by(conv(128, stride=2, name="layer"), image)
     assert not by(conv(128, kernel=1, name="layer"), image)
     assert not by(conv(128, dtype=jnp.bfloat16, name="layer"), image)
-    assert not by(conv(128, name="layer"), image[:1, 1:])
+    assert not by(conv(128, name="layer"), image[:1])
     monkeypatch.setenv("DDPM_WINOGRAD", "0")
     assert not by(conv(128, name="layer"), image)
     monkeypatch.delenv("DDPM_WINOGRAD")
@@ -144,6 +145,21 @@ def test_a_layer_goes_by_tiles_where_that_is_faster(one_device, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not by(conv(128, name="layer"), image)
+
+
+def test_a_network_that_draws_goes_by_tiles_where_one_that_trains_does_not(one_device, tiny):
+    image = jnp.zeros((1, 16, 16, 32))
+    with winograd.kernels_fixed(True):
+        assert by(conv(32, name="layer"), image)
+        assert not by(conv(31, name="layer"), image)
+        assert not by(conv(32, name="layer"), image[:, 1:])
+    tiny.model.unet.channels = 32
+    net = objective.network(tiny, (16, 16, 1), 1)
+    params, x = jax.eval_shape(net.init, jax.random.key(0)), jnp.zeros((1, 16, 16, 1))
+    for train in (True, False, True):  # and not what was traced before
+        options = dict(train=True, key=jax.random.key(0)) if train else {}
+        traced = jax.make_jaxpr(lambda params, options=options: net.apply(params, x, jnp.ones(1), NOTHING, **options))
+        assert ("winograd" in str(traced(params))) is not train
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ class Steps:
     def activations(self) -> int:
         """Bytes on each device that the first program takes besides the state and what it is given."""
         try:
-            return self.compiled().memory_analysis().temp_size_in_bytes
+            size = self.compiled().memory_analysis().temp_size_in_bytes
+            give_back_memory()  # of the whole plan, which comes with its size
+            return size
         except jax.errors.JaxRuntimeError as error:  # as on TPU
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
