@@ -5,11 +5,13 @@ import os
 import resource
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from conftest import REPO, TINY, start
 
+from ddpm.training import loop
 from ddpm.tuning import LITTLE_MEMORY, YNNPACK
 
 
@@ -159,3 +161,13 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 def test_a_small_piece_does_not_send_the_next_step_elsewhere():
     scattered, kept = (1024 * int(in_a_process(BESIDE.format(room=room))) for room in (False, True))
     assert scattered - kept > 350_000_000
+
+
+def test_the_plan_of_a_step_goes_back_to_the_kernel_once_its_size_is_read(monkeypatch):
+    said = []
+    plan = types.SimpleNamespace(
+        memory_analysis=lambda: said.append("read") or types.SimpleNamespace(temp_size_in_bytes=3)
+    )
+    monkeypatch.setattr(loop.Steps, "compiled", lambda self: plan)
+    monkeypatch.setattr(loop, "give_back_memory", lambda: said.append("given back"))
+    assert object.__new__(loop.Steps).activations() == 3 and said == ["read", "given back"]
