@@ -1,5 +1,6 @@
 """From the section `guidance` to what a sampler asks: the model alone, or guided by itself, by others, by functions."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ def guides(config: ConfigDict, made: Diffusion, facts: Facts) -> Guides:
       InputError: a run that cannot guide this one, or guidance of a model that never learned what it says when told nothing.
     """
     section = config.guidance
+    for kind in ("classifier", "function"):  # no mistake where a run's own guides are left out
+        if section[f"{kind}_scale"] != 1 and not section[f"{kind}s"]:
+            logging.warning("guidance.%s_scale scales nothing without guidance.%ss", kind, kind)
     guide, null = Guide(section.scale, section.interval, section.rescale), made.told.null
     worse = _opened(section.worse, made, facts, classifies=False) if section.worse and guide.is_on else None
     classifiers = [_opened(name, made, facts, classifies=True) for name in section.classifiers]
@@ -63,17 +67,12 @@ def scales(config: ConfigDict) -> np.ndarray:
     """How far each guide pulls: w, then each classifier and each function.
 
     Raises:
-      InputError: one that is no finite number, or scales nothing.
+      InputError: one that is no finite number.
     """
     section = config.guidance
     for name in ("scale", "classifier_scale", "function_scale"):
         if not isinstance(section[name], (int, float)) or not math.isfinite(section[name]):
             raise InputError(f"guidance.{name} = {section[name]!r} is no finite number; papers use 0 to 10.")
-    for kind in ("classifier", "function"):
-        if section[f"{kind}_scale"] != 1 and not section[f"{kind}s"]:
-            raise InputError(
-                f"guidance.{kind}_scale = {section[f'{kind}_scale']} scales nothing: give guidance.{kind}s, or leave it 1."
-            )
     each = [section.classifier_scale] * len(section.classifiers) + [section.function_scale] * len(section.functions)
     return np.asarray([section.scale, *each], np.float32)
 

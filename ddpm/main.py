@@ -261,6 +261,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _check_experiment(argv: list[str]) -> None:
     """Raises InputError for a file, or a key, that ml_collections would answer with a traceback."""
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=True)
     named = [
         b if a in ("--config", "-config") else a.partition("=")[2]
         for a, b in zip(argv, [*argv[1:], ""], strict=True)

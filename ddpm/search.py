@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddpm import sweep
-from ddpm.errors import InputError, unknown_name
+from ddpm.errors import InputError, MachineError, unknown_name
 from ddpm.evaluate import best_figure
 from ddpm.evaluation import records
 from ddpm.settings import called, changed, checked, folder, said
@@ -149,6 +149,9 @@ class Search:
                 print(f"trial {run} is pruned", flush=True)
             except self._optuna.exceptions.UpdateFinishedTrialError:
                 logging.warning("trial %d went to another worker, which took this one for dead", run)
+            except MachineError:
+                self._leave(trial)
+                raise
             except sweep.FAILURES as error:
                 mistaken = isinstance(error, InputError) and not (place and self._values(place))
                 # One that went wrong on its way, or had too little memory, is as bad a choice as one that is pruned.

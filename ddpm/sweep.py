@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddpm import remote, sharding
-from ddpm.errors import InputError
+from ddpm.errors import InputError, MachineError
 from ddpm.evaluation import records
 from ddpm.settings import Settings, changed, folder, said
 from ddpm.train import train
@@ -66,7 +66,8 @@ def run(
     if mistakes:
         first, error = next(iter(mistakes.items()))
         told = str(error).splitlines()[0]
-        raise InputError(f"{len(mistakes)} of {len(runs)} runs failed, the first of them run {first}: {told}")
+        kind = MachineError if any(isinstance(each, MachineError) for each in mistakes.values()) else InputError
+        raise kind(f"{len(mistakes)} of {len(runs)} runs failed, the first of them run {first}: {told}")
     return 0
 
 

@@ -38,14 +38,6 @@ from ddpm.errors import InputError
             {"guidance.classifier_scale": float("nan")},
             "guidance.classifier_scale = nan is no finite number; papers use ",
         ),
-        (
-            {"guidance.classifier_scale": 2.0},
-            "guidance.classifier_scale = 2.0 scales nothing: give guidance.classifiers, or leave it 1.",
-        ),
-        (
-            {"guidance.function_scale": 0.5},
-            "guidance.function_scale = 0.5 scales nothing: give guidance.functions, or leave it 1.",
-        ),
         ({"weight.name": "minsnr"}, "unknown weight 'minsnr'. Did you mean 'min_snr'? Known: "),
         ({"timesteps.name": "log_normall"}, "unknown t-distribution 'log_normall'. Did you mean 'log_normal'? Known: "),
         (
@@ -154,3 +146,10 @@ def test_a_choice_of_another_kind_is_refused(tiny, choice, message):
 
 def test_one_classifier_needs_no_brackets(tiny):
     assert build.with_sampler(tiny, guidance=dict(classifiers="runs/clf")).guidance.classifiers == ("runs/clf",)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "function"])
+def test_a_scale_of_guides_that_are_not_there_is_told_of(tiny, kind, caplog):
+    tiny.guidance[f"{kind}_scale"] = 2.0
+    made_sampler(tiny)
+    assert caplog.messages == [f"guidance.{kind}_scale scales nothing without guidance.{kind}s"]

@@ -1,5 +1,7 @@
 """Two commands do not train in one workdir at once."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -31,6 +33,17 @@ def test_a_process_that_is_killed_lets_go_of_its_workdir(tmp_path):
         process.kill()
     with locked(tmp_path):
         pass
+
+
+def test_where_there_are_no_locks_it_is_said(tmp_path, monkeypatch, caplog):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path):
+        assert caplog.messages == [
+            f"{tmp_path} cannot be locked (No locks available): let no other command train in it"
+        ]
 
 
 def test_training_where_another_trains_leaves_its_run_alone(tiny, tmp_path):

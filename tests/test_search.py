@@ -12,7 +12,7 @@ import pytest
 from conftest import TINY, run, start
 
 from ddpm import search, train_many
-from ddpm.errors import InputError
+from ddpm.errors import InputError, MachineError
 from ddpm.search import Search
 
 KEY = "optimizer.learning_rate"
@@ -202,6 +202,14 @@ def test_a_training_that_goes_wrong_on_its_way_is_as_bad_a_choice_as_a_pruned_on
     assert work(tiny, tmp_path) == 0
     assert states(tmp_path) == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert caplog.messages == ["trial 1: loss or gradient was not finite."]
+
+
+def test_what_is_of_the_machine_leaves_its_trial_to_the_next_worker(tiny, tmp_path, trained):
+    trained.ends[0] = MachineError("process 7 on host trains in it: wait for its end.")
+    with pytest.raises(MachineError):
+        work(tiny, tmp_path, 1)
+    assert work(tiny, tmp_path, 1) == 0 and states(tmp_path) == ["FAIL", "COMPLETE"]
+    assert [run for run, *_ in trained] == [0, 0]
 
 
 MISTAKES = {

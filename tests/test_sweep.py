@@ -10,7 +10,7 @@ from conftest import REPO, TINY, run
 from report_runs import write_run
 
 from ddpm import sweep, train_many
-from ddpm.errors import InputError
+from ddpm.errors import InputError, MachineError
 from ddpm.report.collect import collect
 
 RATES = "optimizer.learning_rate=1e-4,2e-4 seed=0..1"
@@ -83,6 +83,12 @@ def test_an_interruption_ends_the_sweep(tiny, tmp_path, trained):
     trained.ends["1"] = 75
     assert many(tiny, tmp_path) == 75
     assert [name for name, *_ in trained] == NAMES[:2]
+
+
+def test_a_sweep_of_which_the_machine_fails_a_run_may_be_tried_again(tiny, tmp_path, trained):
+    trained.ends["1"] = MachineError("the disk is full")
+    with pytest.raises(MachineError, match="^1 of 4 runs failed, the first of them run 1: the disk is full$"):
+        many(tiny, tmp_path)
 
 
 def test_a_run_that_fails_does_not_lose_the_others(tiny, tmp_path, trained, caplog):

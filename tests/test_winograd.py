@@ -147,13 +147,14 @@ def test_a_layer_goes_by_tiles_where_that_is_faster(one_device, monkeypatch):
     assert not by(conv(128, name="layer"), image)
 
 
-def test_a_network_that_draws_goes_by_tiles_where_one_that_trains_does_not(one_device, tiny):
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_network_that_draws_goes_by_tiles_where_one_that_trains_does_not(one_device, tiny, remat):
     image = jnp.zeros((1, 16, 16, 32))
     with winograd.kernels_fixed(True):
         assert by(conv(32, name="layer"), image)
         assert not by(conv(31, name="layer"), image)
         assert not by(conv(32, name="layer"), image[:, 1:])
-    tiny.model.unet.channels = 32
+    tiny.model.unet.update(channels=32, remat=remat)
     net = objective.network(tiny, (16, 16, 1), 1)
     params, x = jax.eval_shape(net.init, jax.random.key(0)), jnp.zeros((1, 16, 16, 1))
     for train in (True, False, True):  # and not what was traced before

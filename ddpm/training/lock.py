@@ -15,6 +15,8 @@ from ddpm.errors import MachineError
 def locked(workdir: pathlib.Path) -> Iterator[None]:
     """Holds a workdir as long as a block lasts; the kernel lets go of it with this process, however that ends.
 
+    Of a machine that dies a file server may take a minute to let go.
+
     Raises:
       MachineError: another command trains there.
     """
