@@ -74,14 +74,6 @@ PARAMETERS = {
     "imagenet64": 121_063_942,
     "imagenet64:conditional": 273_049_350,
 }  # of the papers' code
-WHOLE = (
-    "cosine_cifar",
-    "imagenet64:conditional",
-    "emoji_text",
-    "dit_cifar",
-    "digits_classifier",
-    "autoencoder_flowers",
-)
 # Sections that name a choice, and where their names are found.
 PLACES = dict(
     data=data,
@@ -163,12 +155,7 @@ def test_an_experiment_opens_with_paper_and_command(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_builds_and_its_network_fits_its_data(name, monkeypatch):
-    if name not in WHOLE:  # gradients and optimizers take longest to trace, and are those of the small networks below
-        monkeypatch.setattr(
-            jax, "value_and_grad", lambda f, has_aux=0: lambda params, *rest: (f(params, *rest), params)
-        )
-        monkeypatch.setattr(build, "gradient_transformation", lambda config, parts=(): optax.set_to_zero())
+def test_an_experiment_builds_and_its_network_fits_its_data(name):
     c = get(name)
     init, step, diffusion = training(c, shape_of(name))
     state = jax.eval_shape(init, objective.init_key(c))

@@ -73,7 +73,7 @@ def test_a_sample_is_the_same_alone_in_any_number_and_on_eight_devices(tiny, nam
     assert (sampler(params, 1, seed=4) != twenty[:1]).any()
     for other in (dict(batch_size=1), dict(devices=8)):
         there, params_there = make_batched(tiny, name, **other)
-        difference = there(params_there, 9, seed=3).astype(int) - twenty[:9]
+        difference = there(params_there, 20, seed=3).astype(int) - twenty
         # Rounding of float32 sums of another order, by which an adaptive solver may take another step, and err by its tolerance.
         assert (np.abs(difference) > 1).mean() <= (0.05 if name == "ode" else 0)
 
