@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again: compiled programs, decoded images, features of data sets, classifiers."""
+"""Where this machine keeps what can be made again: compiled programs, traced steps, decoded images, features of data sets, classifiers."""
 
 import contextlib
 import fcntl

@@ -58,7 +58,8 @@ def train(
     writes = sharding.is_first()
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, task.feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
-    steps = loop.Steps(task.step, task.feed, config.seed, abstract, first_batches)
+    about = None if config.autoencoder.name else record  # an autoencoder's holds a network that a file is of
+    steps = loop.Steps(task.step, task.feed, config.seed, abstract, first_batches, about)
     evaluations = []  # seconds that each took
 
     with contextlib.ExitStack() as closing:

@@ -56,6 +56,7 @@ class Contestant:
         self.who, began = who, time.perf_counter()
         options = {name: getattr(arguments, name) for name in ("batch", "dtype", "devices")}
         caches = {"JAX_COMPILATION_CACHE_DIR": str(cache / "jax"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch")}
+        caches["XDG_CACHE_HOME"] = str(cache)
         beside = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # others hold memory of the same device
         devices = "" if os.environ.get("JAX_PLATFORMS") == "cpu" else ",".join(map(str, range(arguments.devices)))
         beside["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", devices)

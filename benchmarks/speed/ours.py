@@ -70,7 +70,9 @@ class Ours:
         self._work = made = work(network, batch, dtype)
         replicated = sharding.replicated(sharding.data_mesh())
         self._scanned = 1 if jax.default_backend() == "cpu" else 10
-        self._steps = loop.Steps(made.step, made.feed, 0, made.abstract, self._scanned)
+        self._steps = loop.Steps(
+            made.step, made.feed, 0, made.abstract, self._scanned, {"config": made.config.to_dict()}
+        )
         init = jax.jit(
             lambda key: init_state(made.diffusion.init(key), made.tx),
             out_shardings=replicated,

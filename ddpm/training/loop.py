@@ -15,6 +15,7 @@ from ddpm.data.pipeline import Feed
 from ddpm.errors import InputError, check_at_least, first_line
 from ddpm.rng import stream
 from ddpm.sharding import replicated
+from ddpm.training import traced
 from ddpm.training.interrupt import Interrupted
 from ddpm.training.memory import REMEDY
 from ddpm.training.metrics import average
@@ -70,15 +71,20 @@ class Steps:
     Args:
       abstract: the state's shapes, dtypes and shardings.
       first: batches of the first dispatch; its program is traced now, and compiled in a thread while the caller makes the state.
+      about: all that makes the step what it is, in words: it is traced once; None where words do not say all.
     """
 
-    def __init__(self, train_step: Callable, feed: Feed, seed: int, abstract: State, first: int):
+    def __init__(
+        self, train_step: Callable, feed: Feed, seed: int, abstract: State, first: int, about: dict | None = None
+    ):
         key = stream(seed, "train")
 
         def one(state, given):
             batch = feed.draw(given, state.batch)
             return train_step(state, batch, jax.random.fold_in(key, state.batch))
 
+        if about is not None:
+            one = traced.kept(one, abstract, feed.given, about | {"seed": seed})
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         everywhere = replicated(abstract.batch.sharding.mesh)
 
