@@ -29,7 +29,6 @@ def tune() -> None:
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    os.environ.setdefault("DDPM_TRACED", "1")  # what it says is of training/traced.py
     os.environ.setdefault("XLA_FLAGS", f"{YNNPACK} {LITTLE_MEMORY}")
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         # A step that waits for another holds its memory by then: steps ahead of time multiply it, and none is sooner.

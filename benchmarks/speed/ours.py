@@ -60,6 +60,7 @@ class Ours:
     """What `worker.py` asks for; see there."""
 
     def __init__(self, network: str, batch: int, dtype: str, devices: int):
+        os.environ.setdefault("DDPM_TRACED", "1")
         tune()
         self._compiled = []  # seconds that XLA took for each program
         jax.monitoring.register_event_duration_secs_listener(

@@ -26,7 +26,7 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
     """(state, given) -> (state, metrics): `step` as it was traced before, by the same code for the same; else it is traced and kept.
 
     What is kept is what XLA compiles, in the form of jax.export. It is `step` itself in several processes, which have to compile the
-    same; where jax.export does not take it; and unless DDPM_TRACED=1 is in the environment, as `tune` sets it: in a notebook any
+    same; where jax.export does not take it; and unless DDPM_TRACED=1 is in the environment, as the command sets it: in a notebook any
     function may have been replaced by another, which no file tells.
 
     Args:
