@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from conftest import TINY, start
 from jax.sharding import NamedSharding, PartitionSpec
@@ -28,13 +30,20 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "ddpm" / "traced"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def package(tmp_path, monkeypatch):
     """A package of one file in the place of this one."""
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "loss.py").write_text("rate = 1")
-    monkeypatch.setattr(traced, "OURS", tmp_path / "package")
-    return tmp_path / "package" / "loss.py"
+    file = tmp_path / "package" / "loss.py"
+    file.parent.mkdir()
+    write(file, "rate = 1", seconds_ago=2000)
+    monkeypatch.setattr(traced, "OURS", file.parent)
+    return file
+
+
+def write(file, text, seconds_ago):
+    file.write_text(text)
+    time = psutil.Process().create_time() - seconds_ago
+    os.utime(file, (time, time))
 
 
 def state(w=None):
@@ -104,11 +113,18 @@ def test_other_shapes_types_and_shardings_are_another_step():
 def test_other_code_is_another_step(package):
     taken()
     assert taken(times=1)[1] == 0
-    package.write_text("rate = 2")
+    write(package, "rate = 2", seconds_ago=1000)
+    assert taken(times=1)[1] == 1
+    write(package, "rate = 22", seconds_ago=1000)
     assert taken(times=1)[1] == 1
     (package.parent / "more").mkdir()
-    (package.parent / "more" / "new.py").write_text("")
+    write(package.parent / "more" / "new.py", "", seconds_ago=1000)
     assert taken(times=1)[1] == 1
+
+
+def test_code_that_changed_since_it_was_loaded_says_nothing_of_the_step(package, cache):
+    write(package, "rate = 2", seconds_ago=-10)
+    assert taken()[1] == 2 and not cache.exists()
 
 
 @pytest.mark.parametrize("name", traced.PACKAGES)

@@ -8,8 +8,8 @@ clipped, Adam, EMA and dropout, on images in memory, and draw with the same numb
 ratio, whose median is printed. A peer whose code is read from a path is left out where its variable (GUIDED_DIFFUSION, EDM) is
 not set, and denoising-diffusion-pytorch where it is not installed. The share of the peak is of the operations of each network, as XLA counts
 ours and PyTorch theirs (a fifteenth more for the same network: with the zeros around an image), to those of a product of matrices. Networks
-are not all the same, so ours is also compared with the peer that does the most operations a second. Each is started twice, cold and warm,
-while no other runs; --together starts all at once, and once, in less time and without figures of that (on a GPU each then chooses its
+are not all the same, so ours is also compared with the peer that does the most operations a second. Each is started cold once, and warm in each
+round, while no other runs; --together starts all at once, and once, in less time and without figures of that (on a GPU each then chooses its
 kernels while others start).
 """
 
@@ -173,14 +173,18 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             contestants, figures = [], {}
             for who in everyone:
                 made = start(who)
-                figures[who] = {"cold": made.first, "peak cold": made("peak")["start"]} | made("facts")
+                figures[who] = {"cold": made.first, "peak cold": made("peak")["start"], "warm": []} | made("facts")
                 figures[who]["matmul"] = made("matmul")["matmul"]
                 check_same(who, figures)
                 made.close()
-                contestants.append(start(who))
-                figures[who]["warm"] = contestants[-1].first
-                cold, warm = figures[who]["cold"], figures[who]["warm"]
-                print(f"{network}: {who} took its first step after {cold:.1f} s, warm {warm:.1f} s", file=sys.stderr)
+                print(f"{network}: {who} took its first step after {made.first:.1f} s, cold", file=sys.stderr)
+            for _ in range(arguments.rounds):
+                for made in contestants:
+                    made.close()
+                contestants = []
+                for who in everyone:
+                    contestants.append(start(who))
+                    figures[who]["warm"].append(contestants[-1].first)
         for made in contestants:
             figures[made.who]["train"] = []
             made("train", steps=1)
@@ -218,6 +222,11 @@ def check_same(who: str, figures: dict) -> None:
         raise SystemExit(f"{who} has {theirs:,} parameters, and ours {ours:,}: not the same network")
 
 
+def median(figures: list[float]) -> str:
+    """And spread."""
+    return f"{statistics.median(figures):.3g} ({min(figures):.3g} to {max(figures):.3g})"
+
+
 def table(network: str, figures: dict) -> list[str]:
     """Lines of Markdown."""
     ours, peers = figures["ours"], [who for who in figures if who != "ours"]
@@ -236,13 +245,14 @@ def table(network: str, figures: dict) -> list[str]:
     for who, of in figures.items():
         cells = []
         for work in works:
-            rates = of[work]
             share = statistics.median(operations(of, work)) / peak
-            cells += [f"{statistics.median(rates):.3g} ({min(rates):.3g} to {max(rates):.3g})", f"{share:.0%}"]
+            cells += [median(of[work]), f"{share:.0%}"]
         most = (of["peak cold"], of["peak"]["start"]) if starts else ()
         most = (*most, of["peak"]["device"] or of["peak"]["resident"])
         cells.append(", ".join(f"{size / 1e9:.2f}" for size in most))
-        lines.append(f"| {who} | {' | '.join(cells)} |" + (f" {of['cold']:.1f}, {of['warm']:.1f} |" if starts else ""))
+        lines.append(
+            f"| {who} | {' | '.join(cells)} |" + (f" {of['cold']:.1f}, {median(of['warm'])} |" if starts else "")
+        )
     if starts:
         lines += ["", f"XLA compiled our step for {ours['compiled']:.1f} of the {ours['cold']:.1f} s of a cold start"]
     lines.append("")

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 from absl import logging
 from jax import export
 
@@ -26,7 +27,7 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
     """(state, given) -> (state, metrics): `step` as it was traced before, by the same code for the same; else it is traced and kept.
 
     What is kept is what XLA compiles, in the form of jax.export. It is `step` itself in several processes, which have to compile the
-    same; where jax.export does not take it; and unless DDPM_TRACED=1 is in the environment, as the command sets it: in a notebook any
+    same; where jax.export does not take it; where a file changed while this process runs; and unless DDPM_TRACED=1 is in the environment, as the command sets it: in a notebook any
     function may have been replaced by another, which no file tells.
 
     Args:
@@ -42,7 +43,10 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
         state, metrics = step(jax.tree.unflatten(tree, leaves), jax.tree.unflatten(form, rows))
         return jax.tree.leaves(state), metrics
 
-    said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], *_code(), *_surroundings()]
+    files = _files()
+    if max(time for _, _, time in files) > psutil.Process().create_time() * 1e9:
+        return step  # changed since this process began, which may have loaded what was there before
+    said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], files, *_surroundings()]
     file = cache_directory("traced") / hashlib.sha256(json.dumps(said).encode()).hexdigest()
     exported = _read(file)
     if not exported:
@@ -60,16 +64,16 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
     return again
 
 
-def _code():
-    """Each file of this package and of those that it stands on, by size and time; versions of what is no Python."""
+def _files():
+    """Path, size and time of each file of this package and of those that it stands on."""
     roots = [OURS, *(pathlib.Path(sys.modules[name].__file__).parent for name in PACKAGES)]
-    files = sorted(str(file) for root in roots for file in root.rglob("*.py"))
-    yield [(file, (about := os.stat(file)).st_size, about.st_mtime_ns) for file in files]
-    yield [platform.python_version(), np.__version__, *(sys.modules[name].__version__ for name in PACKAGES)]
+    files = [str(file) for root in roots for file in root.rglob("*.py")]
+    return sorted((file, (about := os.stat(file)).st_size, about.st_mtime_ns) for file in files)
 
 
 def _surroundings():
-    """Devices, and what JAX and this package are told from outside."""
+    """Versions of what is no Python, devices, and what JAX and this package are told from outside."""
+    yield [platform.python_version(), np.__version__, *(sys.modules[name].__version__ for name in PACKAGES)]
     yield [str(device) + device.device_kind for device in jax.devices()]
     yield {name: str(value) for name, value in jax.config.values.items()}
     yield {name: value for name, value in os.environ.items() if name.startswith("DDPM_")}
