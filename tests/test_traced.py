@@ -69,6 +69,14 @@ def taken(about=ABOUT, state=state(), given=GIVEN, times=2):  # noqa: B008
     return made, len(traces)
 
 
+def program():
+    """What XLA is given of a step."""
+    step = traced.kept(
+        lambda state, given: (state, {"mean": given.pixels.mean()}), *jax.eval_shape(lambda: (state(), GIVEN)), ABOUT
+    )
+    return jax.jit(step).lower(state(), GIVEN).as_text()
+
+
 def test_a_step_is_traced_once_and_computes_the_same(monkeypatch):
     made, traces = taken(times=3)
     assert traces == 1
@@ -125,6 +133,13 @@ def test_other_code_is_another_step(package):
 def test_code_that_changed_since_it_was_loaded_says_nothing_of_the_step(package, cache):
     write(package, "rate = 2", seconds_ago=-10)
     assert taken()[1] == 2 and not cache.exists()
+    changed = program()
+    write(package, "rate = 2", seconds_ago=1000)
+    (package.parent / "removed.py").symlink_to("nothing")
+    assert taken()[1] == 2 and not cache.exists()
+    (package.parent / "removed.py").unlink()
+    assert changed == program() == program()  # which JAX finds compiled
+    assert list(cache.iterdir())
 
 
 @pytest.mark.parametrize("name", traced.PACKAGES)

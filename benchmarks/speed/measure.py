@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 from networks import NETWORKS, names, positive, positives
 
@@ -222,7 +223,7 @@ def check_same(who: str, figures: dict) -> None:
         raise SystemExit(f"{who} has {theirs:,} parameters, and ours {ours:,}: not the same network")
 
 
-def median(figures: list[float]) -> str:
+def median(figures: Sequence[float]) -> str:
     """And spread."""
     return f"{statistics.median(figures):.3g} ({min(figures):.3g} to {max(figures):.3g})"
 

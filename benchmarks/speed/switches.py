@@ -4,6 +4,7 @@
 make parity (once, for PyTorch); python benchmarks/speed/switches.py [--network small] [--batch 16] [--steps 3] [--rounds 8]
 
 A rate is that of the median round; the ratio is to the same round with all settings on. Memory is the most after the first step.
+At the end, in turns too: seconds until a command that starts again has taken its first step, by the trace that is kept and without.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import pathlib
 import statistics
 import tempfile
 
-from measure import Contestant, about
+from measure import Contestant, about, median
 from networks import NETWORKS, positive
 
 from ddpm.tuning import LITTLE_MEMORY, YNNPACK
@@ -26,6 +27,7 @@ OFF = {  # what the environment says
     "glibc gives memory back": {"MALLOC_PERTURB_": "0"},  # which is so anyway, and leaves the allocator as it is
     "steps ahead of time": {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "1"},
 }
+UNTRACED = {"DDPM_TRACED": "0"}  # nothing but starts
 DRAWN = {"batch": 16, "steps": 5}
 
 
@@ -37,7 +39,12 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, default=3, help="a turn")
     parser.add_argument("--rounds", type=positive, default=8)
     arguments = parser.parse_args()
-    replaces = ("LD_PRELOAD", "GLIBC_TUNABLES", "JAX_NUM_CPU_DEVICES", *(name for of in OFF.values() for name in of))
+    replaces = (
+        "LD_PRELOAD",
+        "GLIBC_TUNABLES",
+        "JAX_NUM_CPU_DEVICES",
+        *(name for of in (UNTRACED, *OFF.values()) for name in of),
+    )
     if said := [name for name in os.environ if name in replaces or name.startswith("MALLOC_")]:
         parser.error(f"the environment has {', '.join(said)}, so not all would be on: unset them")
     arguments.dtype, arguments.devices = "float32", 1
@@ -68,6 +75,20 @@ def main() -> None:
                 cells += [f"{statistics.median(of):.3g}", f"{statistics.median(ratios):.2f} ({spread})"]
             print(f"| {what} | {' | '.join(cells)} | {made('peak')['resident'] / 1e9:.2f} |")
             made.close()
+        arguments.devices, starts = 1, []
+        for turn in range(arguments.rounds + 1):
+            took = []
+            for what, environment in (("all on", {}), ("untraced", UNTRACED)):
+                cache = pathlib.Path(folder) / what
+                cache.mkdir(exist_ok=True)
+                made = Contestant("ours", arguments.network, arguments, cache, **environment)
+                took.append(made.first)
+                made.close()
+            if turn:  # the first one compiles
+                starts.append(took)
+        kept, untraced = zip(*starts, strict=True)
+        print(f"\nfirst step again after {median(kept)} s; traced at each start {median(untraced)} s;")
+        print(f"of the same turn {median([a / b for a, b in starts])} times as long")
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ OURS = pathlib.Path(__file__).parents[1]
 def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
     """(state, given) -> (state, metrics): `step` as it was traced before, by the same code for the same; else it is traced and kept.
 
-    What is kept is what XLA compiles, in the form of jax.export. It is `step` itself in several processes, which have to compile the
-    same; where jax.export does not take it; where a file changed while this process runs; and unless DDPM_TRACED=1 is in the environment, as the command sets it: in a notebook any
-    function may have been replaced by another, which no file tells.
+    What is kept is what XLA compiles, in the form of jax.export. Nothing is where code changed while this process ran. It is `step`
+    itself in several processes, which have to compile the same; where jax.export does not take it; and unless DDPM_TRACED=1 is in
+    the environment, as the command sets it: in a notebook any function may have been replaced by another, which no file tells.
 
     Args:
       state, given: shapes, dtypes and shardings.
@@ -43,16 +43,14 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
         state, metrics = step(jax.tree.unflatten(tree, leaves), jax.tree.unflatten(form, rows))
         return jax.tree.leaves(state), metrics
 
-    files = _files()
-    if max(time for _, _, time in files) > psutil.Process().create_time() * 1e9:
-        return step  # changed since this process began, which may have loaded what was there before
-    said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], files, *_surroundings()]
-    file = cache_directory("traced") / hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    exported = _read(file)
+    said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], *_surroundings()]
+    file = _place(said)
+    exported = file and _read(file)
     if not exported:
         try:
             exported = export.export(jax.jit(flat))(leaves, rows)
-            _write(file, exported.serialize())
+            if file:
+                _write(file, exported.serialize())
         except (ValueError, NotImplementedError) as error:
             logging.info("the step is traced at each start: %s", error)
             return step
@@ -64,11 +62,17 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
     return again
 
 
-def _files():
-    """Path, size and time of each file of this package and of those that it stands on."""
+def _place(said):
+    """The file that is kept of a step; None where the code is not that which was loaded."""
     roots = [OURS, *(pathlib.Path(sys.modules[name].__file__).parent for name in PACKAGES)]
-    files = [str(file) for root in roots for file in root.rglob("*.py")]
-    return sorted((file, (about := os.stat(file)).st_size, about.st_mtime_ns) for file in files)
+    try:
+        files = [str(file) for root in roots for file in root.rglob("*.py")]
+        code = sorted((file, (about := os.stat(file)).st_size, about.st_mtime_ns) for file in files)
+    except OSError:  # one that was just removed
+        return None
+    if max(time for _, _, time in code) > psutil.Process().create_time() * 1e9:
+        return None
+    return cache_directory("traced") / hashlib.sha256(json.dumps([said, code]).encode()).hexdigest()
 
 
 def _surroundings():
