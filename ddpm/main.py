@@ -290,6 +290,6 @@ def _mistake(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("DDPM_TRACED", "1")  # no code is replaced here; see training/traced.py
+    os.environ.setdefault("DDPM_TRACED", "1")  # see training/traced.py
     tune()
     app.run(main, flags_parser=_parse_flags)

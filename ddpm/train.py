@@ -58,7 +58,7 @@ def train(
     writes = sharding.is_first()
     steps_per_dispatch = _steps_per_dispatch(config.training.steps_per_dispatch, task.feed.resident)
     first_batches = steps_per_dispatch * plan.accumulate if steps_per_dispatch > 1 else 1
-    about = None if config.autoencoder.name else record  # an autoencoder's holds a network that a file is of
+    about = None if config.autoencoder.name else record  # an autoencoder's step holds a network, of megabytes
     steps = loop.Steps(task.step, task.feed, config.seed, abstract, first_batches, about)
     evaluations = []  # seconds that each took
 
@@ -96,6 +96,7 @@ def train(
 
         def save(step: int, state: State) -> None:
             watchdog.waits("a checkpoint to be written")
+            steps.check()
             remote.push(workdir)  # first: a checkpoint says that all before it is there
             checkpoints.save(step, state, record)
             watchdog.waits(None)

@@ -3,18 +3,21 @@
 import json
 import logging
 import os
-import pathlib
+import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 import pytest
 from conftest import TINY, start
 from jax.sharding import NamedSharding, PartitionSpec
 
+import ddpm
 from ddpm import sharding
 from ddpm.data.pipeline import Examples
+from ddpm.errors import MachineError
 from ddpm.training import traced
 from ddpm.training.state import State
 
@@ -32,18 +35,12 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def package(tmp_path, monkeypatch):
-    """A package of one file in the place of this one."""
+    """A module of this package, which is another file: those of the real one may change while tests run."""
     file = tmp_path / "package" / "loss.py"
     file.parent.mkdir()
-    write(file, "rate = 1", seconds_ago=2000)
-    monkeypatch.setattr(traced, "OURS", file.parent)
+    file.write_text("rate = 1")
+    monkeypatch.setattr(ddpm, "__file__", str(file))
     return file
-
-
-def write(file, text, seconds_ago):
-    file.write_text(text)
-    time = psutil.Process().create_time() - seconds_ago
-    os.utime(file, (time, time))
 
 
 def state(w=None):
@@ -65,16 +62,9 @@ def taken(about=ABOUT, state=state(), given=GIVEN, times=2):  # noqa: B008
             new = State(state.batch + 1, {"w": w}, {"w": w}, (w,), state.skipped)
             return new, {"loss": w.sum(), "skipped": state.skipped}
 
-        made = jax.jit(traced.kept(step, *abstract, about))(state, given)
+        kept, _ = traced.kept(step, *abstract, about)
+        made = jax.jit(kept)(state, given)
     return made, len(traces)
-
-
-def program():
-    """What XLA is given of a step."""
-    step = traced.kept(
-        lambda state, given: (state, {"mean": given.pixels.mean()}), *jax.eval_shape(lambda: (state(), GIVEN)), ABOUT
-    )
-    return jax.jit(step).lower(state(), GIVEN).as_text()
 
 
 def test_a_step_is_traced_once_and_computes_the_same(monkeypatch):
@@ -121,42 +111,72 @@ def test_other_shapes_types_and_shardings_are_another_step():
 def test_other_code_is_another_step(package):
     taken()
     assert taken(times=1)[1] == 0
-    write(package, "rate = 2", seconds_ago=1000)
+    package.write_text("rate = 22")
     assert taken(times=1)[1] == 1
-    write(package, "rate = 22", seconds_ago=1000)
+    os.utime(package, (1, 1))
     assert taken(times=1)[1] == 1
     (package.parent / "more").mkdir()
-    write(package.parent / "more" / "new.py", "", seconds_ago=1000)
+    (package.parent / "more" / "new.py").write_text("")
+    assert taken(times=1)[1] == 1
+    (package.parent / "removed.py").symlink_to("nothing")
+    assert taken(times=1)[1] == 0
+
+
+def test_a_module_of_the_user_that_changed_is_another_step(tmp_path, monkeypatch):
+    file = tmp_path / "my_losses.py"
+    file.write_text("")
+    monkeypatch.setitem(sys.modules, "my_losses", types.SimpleNamespace(__file__=str(file)))
+    taken()
+    assert taken(times=1)[1] == 0
+    file.write_text("rate = 2")
     assert taken(times=1)[1] == 1
 
 
-def test_code_that_changed_since_it_was_loaded_says_nothing_of_the_step(package, cache):
-    write(package, "rate = 2", seconds_ago=-10)
-    assert taken()[1] == 2 and not cache.exists()
-    changed = program()
-    write(package, "rate = 2", seconds_ago=1000)
-    (package.parent / "removed.py").symlink_to("nothing")
-    assert taken()[1] == 2 and not cache.exists()
-    (package.parent / "removed.py").unlink()
-    assert changed == program() == program()  # which JAX finds compiled
-    assert list(cache.iterdir())
+def test_a_module_that_is_installed_says_nothing(monkeypatch):
+    """Which of them are loaded differs from start to start."""
+    taken()
+    for folder in (sys.prefix, sys.base_prefix, "/elsewhere/dist-packages"):
+        monkeypatch.setitem(sys.modules, "installed", types.SimpleNamespace(__file__=f"{folder}/installed.py"))
+        assert taken(times=1)[1] == 0
 
 
 @pytest.mark.parametrize("name", traced.PACKAGES)
-def test_another_library_is_another_step(name, package, monkeypatch):
+def test_another_library_is_another_step(name, package, tmp_path, monkeypatch):
     taken()
-    module = __import__(name)
+    monkeypatch.setattr(sys.modules[name], "__file__", str(tmp_path / "none" / "__init__.py"))
+    assert taken(times=1)[1] == 1
+
+
+@pytest.mark.parametrize("module", [jax, np])
+def test_another_version_is_another_step(module, monkeypatch):
+    taken()
     monkeypatch.setattr(module, "__version__", "0.0.1")
     assert taken(times=1)[1] == 1
-    monkeypatch.setattr(module, "__file__", str(package.parent / "__init__.py"))
-    assert taken(times=1)[1] == 1
+
+
+RATE = {"now": 0.5}
+
+
+def test_a_step_that_became_another_unnoticed_is_told_before_it_is_saved(cache, monkeypatch):
+    def step(state, given):
+        return state, {"loss": RATE["now"] * given.pixels.mean()}
+
+    shapes = jax.eval_shape(lambda: (state(), GIVEN))
+    for _ in range(2):  # traced, and found
+        traced.kept(step, *shapes, ABOUT)[1]()
+    monkeypatch.setitem(RATE, "now", 0.25)  # as the weights of a text encoder, or a function that was replaced
+    _, check = traced.kept(step, *shapes, ABOUT)
+    with pytest.raises(MachineError, match="Run the same command again"):
+        check()
+    again, check = traced.kept(step, *shapes, ABOUT)
+    check()
+    assert again(state(), GIVEN)[1]["loss"] == 0.25 * GIVEN.pixels.mean()
 
 
 def test_other_settings_are_another_step(monkeypatch):
     taken()
-    jax.config.update("jax_default_matmul_precision", "bfloat16")
-    assert taken(times=1)[1] == 1
-    jax.config.update("jax_default_matmul_precision", None)
+    with jax.default_matmul_precision("bfloat16"):
+        assert taken(times=1)[1] == 1
     monkeypatch.setenv("DDPM_WINOGRAD", "0")
     assert taken(times=1)[1] == 1
     monkeypatch.setattr(jax, "devices", list)
@@ -193,29 +213,40 @@ def test_a_step_that_jax_cannot_keep_is_taken_as_it_is(cache):
         return state, {}
 
     shapes = jax.eval_shape(lambda: (state(), GIVEN))
-    assert traced.kept(step, *shapes, ABOUT) is step and not list(cache.glob("*"))
+    assert traced.kept(step, *shapes, ABOUT)[0] is step and not list(cache.glob("*"))
+
+
+def trained(workdir, cache, *more, **environment):
+    """(exit code and figures, what went wrong) of a command; without DDPM_TRACED, which it sets, if that is not given."""
+    told = {"XDG_CACHE_HOME": str(cache.parents[1])} | environment
+    process = start(*TINY, f"--workdir={workdir}", "--config.training.num_steps=2", *more, environment=told)
+    _, err = process.communicate(timeout=300)
+    figures, timed = workdir / "metrics.jsonl", ("images_per_second", "waiting_for_data")
+    rows = map(json.loads, figures.read_text().splitlines() if figures.exists() else [])
+    return (process.returncode, [{k: v for k, v in row.items() if k not in timed} for row in rows]), err
 
 
 @pytest.mark.slow
-def test_a_command_that_starts_again_trains_by_the_step_that_was_kept(tmp_path, cache):
-    runs = []
-    for name in ("first", "again", "untraced"):
-        workdir: pathlib.Path = tmp_path / name
-        process = start(
-            *TINY,
-            f"--workdir={workdir}",
-            environment={"XDG_CACHE_HOME": str(tmp_path / "cache"), "DDPM_TRACED": str(int(name != "untraced"))},
-        )
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-        runs.append(
-            [
-                {key: value for key, value in row.items() if key not in ("images_per_second", "waiting_for_data")}
-                for row in rows
-            ]
-        )
-        (file,) = cache.iterdir()
-        made = made if name != "first" else file.stat().st_mtime_ns
-        assert file.stat().st_mtime_ns == made
-    assert runs[0] == runs[1] == runs[2]
+def test_a_command_that_starts_again_trains_by_the_step_that_was_kept(tmp_path, cache, monkeypatch):
+    monkeypatch.delenv("DDPM_TRACED")
+    first, err = trained(tmp_path / "first", cache)
+    assert first[0] == 0, err
+    (file,) = cache.iterdir()
+    made = file.stat().st_mtime_ns
+    assert trained(tmp_path / "again", cache)[0] == first
+    assert file.stat().st_mtime_ns == made
+    assert trained(tmp_path / "untraced", cache, DDPM_TRACED="0")[0] == first
+
+
+@pytest.mark.slow
+def test_a_command_saves_nothing_of_a_step_that_became_another(tmp_path, cache, monkeypatch):
+    monkeypatch.delenv("DDPM_TRACED")
+    assert trained(tmp_path / "another", cache, "--config.seed=1")[0][0] == 0
+    (another,) = cache.iterdir()
+    expected, _ = trained(tmp_path / "run", cache)
+    (file,) = {*cache.iterdir()} - {another}
+    shutil.copy(another, file)
+    (code, _), err = trained(tmp_path / "stale", cache)
+    assert code == os.EX_IOERR and "Run the same command again" in err and "Traceback" not in err
+    assert not file.exists() and not [*(tmp_path / "stale" / "checkpoints").glob("*")]
+    assert trained(tmp_path / "stale", cache)[0] == expected

@@ -71,7 +71,7 @@ class Steps:
     Args:
       abstract: the state's shapes, dtypes and shardings.
       first: batches of the first dispatch; its program is traced now, and compiled in a thread while the caller makes the state.
-      about: all that makes the step what it is, in words: it is traced once; None where words do not say all.
+      about: what makes the step what it is, in words, so that what was traced once is found again; None to trace it now.
     """
 
     def __init__(
@@ -83,8 +83,9 @@ class Steps:
             batch = feed.draw(given, state.batch)
             return train_step(state, batch, jax.random.fold_in(key, state.batch))
 
+        self._check = self._checked = None
         if about is not None:
-            one = traced.kept(one, abstract, feed.given, about | {"seed": seed})
+            one, self._check = traced.kept(one, abstract, feed.given, about | {"seed": seed})
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         everywhere = replicated(abstract.batch.sharding.mesh)
 
@@ -102,7 +103,19 @@ class Steps:
         """Takes so many steps."""
         program = self._program(batches).result()
         keep_room()
-        return program(state, given)
+        made = program(state, given)
+        if self._check and not self._checked:
+            self._checked = self._compiler.submit(self._check)  # now that the first step is taken
+        return made
+
+    def check(self) -> None:
+        """Waits until it is known that the steps taken are those of the code.
+
+        Raises:
+          MachineError: they are not; nothing of them may be saved.
+        """
+        if self._checked:
+            self._checked.result()
 
     def activations(self) -> int:
         """Bytes on each device that the first program takes besides the state and what it is given."""

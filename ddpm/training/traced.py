@@ -1,4 +1,4 @@
-"""A step as it was traced, kept on the disk: a command that starts again need not trace it anew."""
+"""A step as it was traced, kept on the disk: a command that starts again need not wait until it is traced anew."""
 
 import contextlib
 import hashlib
@@ -12,75 +12,95 @@ from typing import Any
 
 import jax
 import numpy as np
-import psutil
 from absl import logging
 from jax import export
 
 from ddpm.cache import cache_directory
+from ddpm.errors import MachineError
 from ddpm.training.state import State
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax")  # besides this one, whose code makes a step what it is
-OURS = pathlib.Path(__file__).parents[1]
+PACKAGES = ("ddpm", "jax", "jaxlib", "flax", "optax")  # whose code makes a step what it is
 
 
-def kept(step: Callable, state: State, given: Any, about: dict) -> Callable:
-    """(state, given) -> (state, metrics): `step` as it was traced before, by the same code for the same; else it is traced and kept.
+def kept(step: Callable, state: State, given: Any, about: dict) -> tuple[Callable, Callable[[], None]]:
+    """(`step` as it was traced before by the same code for the same; what traces it anew and raises if it has become another).
 
-    What is kept is what XLA compiles, in the form of jax.export. Nothing is where code changed while this process ran. It is `step`
-    itself in several processes, which have to compile the same; where jax.export does not take it; and unless DDPM_TRACED=1 is in
-    the environment, as the command sets it: in a notebook any function may have been replaced by another, which no file tells.
+    A step that was not kept is traced now, and kept. Files tell when code has changed, but not all that code may do or read: so what
+    was kept has to be held against a new trace before anything of it is saved. What is kept is what XLA compiles, in the form of
+    jax.export. It is `step` itself in several processes, which have to compile the same; where jax.export does not take it; and
+    unless DDPM_TRACED=1 is in the environment, as the command sets it.
 
     Args:
+      step: (state, given) -> (state, metrics).
       state, given: shapes, dtypes and shardings.
       about: all else that makes the step what it is, such as the configuration; goes into JSON.
     """
     if os.environ.get("DDPM_TRACED") != "1" or jax.process_count() > 1:
-        return step
+        return step, _nothing
     leaves, tree = jax.tree.flatten(state)
     rows, form = jax.tree.flatten(given)
 
-    def flat(leaves, rows):
-        state, metrics = step(jax.tree.unflatten(tree, leaves), jax.tree.unflatten(form, rows))
-        return jax.tree.leaves(state), metrics
+    def trace():
+        def flat(leaves, rows):
+            state, metrics = step(jax.tree.unflatten(tree, leaves), jax.tree.unflatten(form, rows))
+            return jax.tree.leaves(state), metrics
 
-    said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], *_surroundings()]
-    file = _place(said)
-    exported = file and _read(file)
-    if not exported:
-        try:
-            exported = export.export(jax.jit(flat))(leaves, rows)
-            if file:
-                _write(file, exported.serialize())
-        except (ValueError, NotImplementedError) as error:
-            logging.info("the step is traced at each start: %s", error)
-            return step
+        return export.export(jax.jit(flat))(leaves, rows)
+
+    said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], *_surroundings(), _code()]
+    file = cache_directory("traced") / hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    found = _read(file)
+    try:
+        exported = found or trace()
+        content = None if found else exported.serialize()
+    except Exception as error:  # of many kinds; where it is the step's own, the step raises it again
+        logging.info("the step is traced at each start: %s", error)
+        return step, _nothing
+    if content:
+        _write(file, content)
 
     def again(state, given):
         leaves, metrics = exported.call(jax.tree.leaves(state), jax.tree.leaves(given))
         return jax.tree.unflatten(tree, leaves), metrics
 
-    return again
+    def check():
+        then, now = (jax.jit(each.call).lower(leaves, rows).as_text() for each in (exported, trace()))
+        if then != now:
+            file.unlink(missing_ok=True)
+            raise MachineError(
+                f"{file} held a step that is not the one of this code and configuration any more, and is removed: nothing of it "
+                "was saved. Run the same command again; DDPM_TRACED=0 in the environment keeps no step."
+            )
+
+    return again, check if found else _nothing
 
 
-def _place(said):
-    """The file that is kept of a step; None where the code is not that which was loaded."""
-    roots = [OURS, *(pathlib.Path(sys.modules[name].__file__).parent for name in PACKAGES)]
-    try:
-        files = [str(file) for root in roots for file in root.rglob("*.py")]
-        code = sorted((file, (about := os.stat(file)).st_size, about.st_mtime_ns) for file in files)
-    except OSError:  # one that was just removed
-        return None
-    if max(time for _, _, time in code) > psutil.Process().create_time() * 1e9:
-        return None
-    return cache_directory("traced") / hashlib.sha256(json.dumps([said, code]).encode()).hexdigest()
+def _nothing():
+    """What was traced now needs no check."""
 
 
 def _surroundings():
-    """Versions of what is no Python, devices, and what JAX and this package are told from outside."""
-    yield [platform.python_version(), np.__version__, *(sys.modules[name].__version__ for name in PACKAGES)]
+    """Versions, devices, and what JAX and this package are told from outside."""
+    yield [platform.python_version(), *(module.__version__ for module in (jax, np))]
     yield [str(device) + device.device_kind for device in jax.devices()]
     yield {name: str(value) for name, value in jax.config.values.items()}
     yield {name: value for name, value in os.environ.items() if name.startswith("DDPM_")}
+
+
+def _code():
+    """Size and time of each file of the packages, and of the user's modules, which a configuration may name."""
+    roots = [pathlib.Path(sys.modules[name].__file__).parent for name in PACKAGES]
+    files = {str(file) for root in roots for file in root.rglob("*.py")}
+    installed = (sys.prefix, sys.base_prefix)
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and not file.startswith(installed) and "-packages" not in file:
+            files.add(file)
+    found = []
+    for file in sorted(files):
+        with contextlib.suppress(OSError):  # one that was just removed
+            found.append((file, (about := os.stat(file)).st_size, about.st_mtime_ns))
+    return found
 
 
 def _read(file):
