@@ -79,6 +79,7 @@ class Contestant:
         self._log = cache / f"{who}.log"
         self._answer()
         self.first = time.perf_counter() - began
+        self("peak")  # which it answers once it is idle
 
     def __call__(self, do: str, **order) -> dict:
         """What it answers an order."""

@@ -90,6 +90,10 @@ class Ours:
         jax.block_until_ready(self._state)
         return dispatches * self._scanned
 
+    def settle(self) -> None:
+        """Waits for what is done beside the first steps."""
+        self._steps.check()
+
     def sample(self, batch: int, steps: int) -> None:
         mesh = sharding.data_mesh(jax.local_devices()[:batch])
         if batch not in self._samplers:
