@@ -77,6 +77,18 @@ def test_a_step_is_traced_once_and_computes_the_same(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, made, expected)
 
 
+def test_a_step_that_is_kept_found_or_neither_is_one_program(monkeypatch):
+    def step(state, given):
+        return state, {"mean": given.pixels.mean()}
+
+    programs = []
+    for keeps in ("1", "1", "0"):
+        monkeypatch.setenv("DDPM_TRACED", keeps)
+        kept, _ = traced.kept(step, *jax.eval_shape(lambda: (state(), GIVEN)), ABOUT)
+        programs.append(jax.jit(kept).lower(state(), GIVEN).as_text())
+    assert programs[0] == programs[1] == programs[2]
+
+
 def test_only_the_command_keeps_steps(monkeypatch, cache):
     monkeypatch.delenv("DDPM_TRACED")
     assert taken()[1] == 2 and not cache.exists()

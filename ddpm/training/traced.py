@@ -27,15 +27,16 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> tuple[Callabl
 
     A step that was not kept is traced now, and kept. Files tell when code has changed, but not all that code may do or read: so what
     was kept has to be held against a new trace before anything of it is saved. What is kept is what XLA compiles, in the form of
-    jax.export. It is `step` itself in several processes, which have to compile the same; where jax.export does not take it; and
-    unless DDPM_TRACED=1 is in the environment, as the command sets it.
+    jax.export; what is not kept has the same form, as another has other bits. It is `step` itself in several processes, which have to
+    compile the same, and where jax.export does not take it. Steps are kept where DDPM_TRACED=1 is in the environment, as the command
+    sets it.
 
     Args:
       step: (state, given) -> (state, metrics).
       state, given: shapes, dtypes and shardings.
       about: all else that makes the step what it is, such as the configuration; goes into JSON.
     """
-    if os.environ.get("DDPM_TRACED") != "1" or jax.process_count() > 1:
+    if jax.process_count() > 1:
         return step, _nothing
     leaves, tree = jax.tree.flatten(state)
     rows, form = jax.tree.flatten(given)
@@ -49,10 +50,11 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> tuple[Callabl
 
     said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], *_surroundings(), _code()]
     file = cache_directory("traced") / hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    found = _read(file)
+    keeps = os.environ.get("DDPM_TRACED") == "1"
+    found = _read(file) if keeps else None
     try:
         exported = found or trace()
-        content = None if found else exported.serialize()
+        content = exported.serialize() if keeps and not found else None
     except Exception as error:  # of many kinds; where it is the step's own, the step raises it again
         logging.info("the step is traced at each start: %s", error)
         return step, _nothing
