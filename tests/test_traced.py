@@ -214,18 +214,27 @@ def test_where_nothing_can_be_kept_training_goes_on(cache, caplog):
     assert "traced at each start" in caplog.text
 
 
+def test_without_what_writes_it_a_step_is_not_kept_and_training_goes_on(cache, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "jax._src.export.serialization", None)  # as without flatbuffers
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert taken()[1] == 2
+    assert "is not kept" in caplog.text and not cache.exists()
+
+
 def test_several_processes_trace_the_same_themselves(monkeypatch, cache):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert taken()[1] == 2 and not cache.exists()
 
 
-def test_a_step_that_jax_cannot_keep_is_taken_as_it_is(cache):
+def test_a_step_that_jax_cannot_keep_is_taken_as_it_is_and_that_is_told(cache, caplog):
     def step(state, given):
         jax.debug.print("loss {}", given.pixels.sum(), ordered=True)
         return state, {}
 
     shapes = jax.eval_shape(lambda: (state(), GIVEN))
-    assert traced.kept(step, *shapes, ABOUT)[0] is step and not list(cache.glob("*"))
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert traced.kept(step, *shapes, ABOUT)[0] is step
+    assert "traced at each start" in caplog.text and not list(cache.glob("*"))
 
 
 def trained(workdir, cache, *more, **environment):

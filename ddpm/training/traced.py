@@ -54,12 +54,11 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> tuple[Callabl
     found = _read(file) if keeps else None
     try:
         exported = found or trace()
-        content = exported.serialize() if keeps and not found else None
-    except Exception as error:  # of many kinds; where it is the step's own, the step raises it again
-        logging.info("the step is traced at each start: %s", error)
+    except (ValueError, NotImplementedError) as error:  # what jax.export refuses; the step's own error it raises again
+        logging.warning("the step is traced at each start: %s", error)
         return step, _nothing
-    if content:
-        _write(file, content)
+    if keeps and not found:
+        _write(file, exported)
 
     def again(state, given):
         leaves, metrics = exported.call(jax.tree.leaves(state), jax.tree.leaves(given))
@@ -116,13 +115,14 @@ def _read(file):
     return export.deserialize(bytearray(content))
 
 
-def _write(file, content):
+def _write(file, exported):
     part = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        content = exported.serialize()
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(hashlib.sha256(content).digest() + content)
         part.replace(file)
-    except OSError as error:  # a full disk is no reason to end a run that does not need this
-        logging.warning("%s: %s; the step is traced at each start", file, error.strerror)
+    except (OSError, ImportError) as error:  # a full disk, or no flatbuffers, is no reason to end a run
+        logging.warning("%s is not kept, and the step traced at each start: %s", file, error)
         with contextlib.suppress(OSError):
             part.unlink()
