@@ -5,6 +5,7 @@ import fcntl
 import os
 import pathlib
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -37,6 +38,20 @@ def keep(file: pathlib.Path, arrays: Sequence) -> None:
     part = file.with_name(f".{file.name}")  # what a killed process left of one is written over
     np.savez(part, *arrays)
     part.replace(file)
+
+
+def use(file: pathlib.Path) -> None:
+    """Tells `forget` that a file was of use today."""
+    with contextlib.suppress(OSError):  # of another user, or gone
+        os.utime(file)
+
+
+def forget(directory: pathlib.Path, days: float = 30) -> None:
+    """Removes the files that were neither written nor of use for so many days; locks stay, as another may wait at one."""
+    for file in directory.iterdir():
+        with contextlib.suppress(OSError):  # another process removes it too, or it is another user's
+            if file.suffix != ".lock" and time.time() - file.stat().st_mtime > days * 24 * 60 * 60:
+                file.unlink()
 
 
 def kept(file: pathlib.Path) -> list[np.ndarray] | None:

@@ -2,10 +2,12 @@
 
 import functools
 import logging
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,13 +96,39 @@ def test_images_that_are_decoded_in_another_way_than_they_were_are_decoded_anew(
 
 
 def test_what_other_code_or_pillow_decoded_is_not_taken(read, cache, monkeypatch):
-    anew, _ = read
+    anew, opened = read
     in_memory(anew())
+    (first,) = cache.glob("*.npz")
+    (another := cache / f"{'0' * 16}-{'0' * 16}.npz").write_bytes(b"another set")
+    opened.clear()
     monkeypatch.setattr("PIL.__version__", "0.1")
     in_memory(anew())
-    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path, plain=pathlib.Path.read_bytes: plain(path) + b"#")
-    in_memory(folder(path=str(anew().images.paths[0].parent), size=8))
-    assert len(list(cache.glob("*.npz"))) == 3
+    (second,) = set(cache.glob("*.npz")) - {another}  # what is as large and of no use is not left there
+    code, plain = pathlib.Path(decoded.__file__), pathlib.Path.read_bytes
+    monkeypatch.setattr(pathlib.Path, "read_bytes", lambda path: plain(path) + b"#" * (path == code))
+    in_memory(anew())
+    (third,) = set(cache.glob("*.npz")) - {another}
+    assert len({first, second, third}) == 3 and len(opened) >= 40
+
+
+def aged(file, days):
+    os.utime(file, (then := time.time() - days * 86_400, then))
+
+
+def test_what_had_no_use_for_a_month_is_removed(read, cache, pictures):
+    anew, _ = read
+    in_memory(anew())
+    (used,) = cache.glob("*.npz")
+    for name, days in {"old.npz": 31, ".part.npz": 31, "young.npz": 29, ".old.npz.lock": 31}.items():
+        (cache / name).write_bytes(b"")
+        aged(cache / name, days)
+    aged(used, 29)
+    in_memory(anew())
+    assert time.time() - used.stat().st_mtime < 3600
+    Image.fromarray(noise(1, 8, 8, 3)).save(pictures / "07.png")
+    in_memory(anew())
+    left = {file.name for file in cache.iterdir()}
+    assert used.name in left and not left & {"old.npz", ".part.npz"} and left >= {"young.npz", ".old.npz.lock"}
 
 
 def test_two_processes_decode_once(pictures, tmp_path):

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import time
 import types
 
 import jax
@@ -87,6 +88,17 @@ def test_a_step_that_is_kept_found_or_neither_is_one_program(monkeypatch):
         kept, _ = traced.kept(step, *jax.eval_shape(lambda: (state(), GIVEN)), ABOUT)
         programs.append(jax.jit(kept).lower(state(), GIVEN).as_text())
     assert programs[0] == programs[1] == programs[2]
+
+
+def test_a_step_that_had_no_use_for_a_month_is_removed(cache):
+    ages = {}
+    for rate, days in enumerate((31, 31, 29)):
+        taken({"rate": rate}, times=1)
+        (ages[rate],) = set(cache.iterdir()) - set(ages.values())
+        os.utime(ages[rate], (then := time.time() - days * 86_400, then))
+    taken({"rate": 1}, times=1)  # is of use again
+    taken({"rate": 3}, times=1)
+    assert ages[0] not in (left := set(cache.iterdir())) and left > {ages[1], ages[2]}
 
 
 def test_only_the_command_keeps_steps(monkeypatch, cache):

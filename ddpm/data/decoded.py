@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from absl import logging
 
-from ddpm.cache import alone, cache_directory, keep, kept
+from ddpm.cache import alone, cache_directory, forget, keep, kept, use
 from ddpm.data.images import Dataset
 
 BLOCK = 256  # rows that are read at once
@@ -20,7 +20,7 @@ def in_memory(dataset: Dataset) -> np.ndarray:
     """All images, or latents, as one array [count, height, width, channels]; the next time from the cache of the machine.
 
     There they are known by the SHA-256 of their files or records, by this package's code for data and Pillow's version,
-    and hold only while some of them decode to the same.
+    and hold only while some of them decode to the same. Those that other code decoded are removed, and what had no use for a month.
     """
     if not hasattr(dataset.images, "digests"):
         return stacked(dataset.images)
@@ -31,9 +31,13 @@ def in_memory(dataset: Dataset) -> np.ndarray:
             found = kept(file)
             if found and _same(found[0], dataset.images):
                 images = found[0]
+                use(file)
             else:
                 images = stacked(dataset.images)
+                for other in file.parent.glob(f"{dataset.sha256}-*.npz"):  # by other code, and as large
+                    other.unlink(missing_ok=True)
                 keep(file, [images])
+                forget(file.parent)
     except OSError as error:
         logging.warning("images are not kept decoded in %s (%s), but decoded each time", file.parent, error)
     return stacked(dataset.images) if images is None else images

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 from jax import export
 
-from ddpm.cache import cache_directory
+from ddpm.cache import cache_directory, forget, use
 from ddpm.errors import MachineError
 from ddpm.training.state import State
 
@@ -112,6 +112,7 @@ def _read(file):
     if hashlib.sha256(content).digest() != digest:
         logging.warning("%s is broken: the step is traced anew", file)
         return None
+    use(file)
     return export.deserialize(bytearray(content))
 
 
@@ -122,6 +123,7 @@ def _write(file, exported):
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(hashlib.sha256(content).digest() + content)
         part.replace(file)
+        forget(file.parent)
     except (OSError, ImportError) as error:  # a full disk, or no flatbuffers, is no reason to end a run
         logging.warning("%s is not kept, and the step traced at each start: %s", file, error)
         with contextlib.suppress(OSError):
