@@ -16,7 +16,11 @@ from ddpm.errors import InputError, MachineError, in_file, unknown_name
 from ddpm.train_many import train_many
 from ddpm.tuning import tune
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
+try:
+    CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, such as experiments/digits.py.")
+except flags.Error as mistake:  # of --flagfile, which is read here already
+    print(f"error: {mistake}", file=sys.stderr)
+    sys.exit(2)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run: checkpoints, figures, samples.")
 MODE = flags.DEFINE_enum(
     "mode", "train", ["train", "sample", "eval", "report", "prepare", "encode", "import", "export"], "What to do."

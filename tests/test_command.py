@@ -340,3 +340,8 @@ def test_batch_size_and_devices_that_do_not_fit(tmp_path):
     code, _, err = run(*TINY, f"--workdir={tmp_path}", devices=3)
     assert code == 2
     assert "error: training.batch_size = 16 does not split evenly over 3 devices: use a multiple of 3." in err
+
+
+def test_a_file_of_flags_that_cannot_be_read_is_one_line_and_exit_code_2(tmp_path):
+    code, _, err = run(*TINY, f"--flagfile={tmp_path}/none", environment={})  # in a process that imports the command for it
+    assert code == 2 and err.count("error: ") == 1 and f"'{tmp_path}/none'" in err and "Traceback" not in err
