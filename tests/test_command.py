@@ -343,5 +343,5 @@ def test_batch_size_and_devices_that_do_not_fit(tmp_path):
 
 
 def test_a_file_of_flags_that_cannot_be_read_is_one_line_and_exit_code_2(tmp_path):
-    code, _, err = run(*TINY, f"--flagfile={tmp_path}/none", environment={})  # in a process that imports the command for it
+    code, _, err = run(*TINY, f"--flagfile={tmp_path}/none", environment={})  # a process that imports the command
     assert code == 2 and err.count("error: ") == 1 and f"'{tmp_path}/none'" in err and "Traceback" not in err
