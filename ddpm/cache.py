@@ -46,9 +46,9 @@ def use(file: pathlib.Path) -> None:
         os.utime(file)
 
 
-def forget(directory: pathlib.Path, days: float = 30) -> None:
-    """Removes the files that were neither written nor of use for so many days; locks stay, as another may wait at one."""
-    for file in directory.iterdir():
+def forget(directory: pathlib.Path, names: str = "*", days: int = 30) -> None:
+    """Removes the files of such names that were neither written nor of use for so many days; locks stay, as another may wait at one."""
+    for file in directory.glob(names):
         with contextlib.suppress(OSError):  # another process removes it too, or it is another user's
             if file.suffix != ".lock" and time.time() - file.stat().st_mtime > days * 24 * 60 * 60:
                 file.unlink()

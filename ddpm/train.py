@@ -14,7 +14,7 @@ from ddpm import build, datasets, objective, pictures, remote, sharding, train_a
 from ddpm.config import check_same_run, differences, to_json
 from ddpm.data.images import Facts
 from ddpm.distribution import EXIT_CODE
-from ddpm.errors import InputError
+from ddpm.errors import InputError, check_at_least
 from ddpm.evaluate import best_figure
 from ddpm.evaluation import records
 from ddpm.training import checkpoint, interrupt, loop, memory, metrics
@@ -209,7 +209,10 @@ def _scaled(scale):
 
 
 def _steps_per_dispatch(wanted: int, resident: bool) -> int:
-    # Not on CPU: convolution gradients inside a scan run 30 times slower there.
+    check_at_least(0, **{"training.steps_per_dispatch": wanted})
+    if wanted > 1 and not resident:
+        logging.warning("training.steps_per_dispatch = %d is 1: several steps need the data in memory", wanted)
     if wanted:
         return wanted if resident else 1
+    # Not on CPU: convolution gradients inside a scan run 30 times slower there.
     return 10 if resident and jax.default_backend() != "cpu" else 1

@@ -151,6 +151,7 @@ MISTAKES = {
         [*TINY, "--config.training.num_steps=1e3", "--workdir=W"],
         "flag --config.training.num_steps=1e3: invalid literal for int() with base 10: '1e3'",
     ),
+    "steps": ([*TINY, "--config.training.steps_per_dispatch=-1", "--workdir=W"], "training.steps_per_dispatch = -1"),
     "an unknown flag": ([*TINY, "--workdirr=W"], "Unknown command line flag 'workdirr'. Did you mean: workdir ?"),
     "no experiment": (["--workdir=W"], "--mode train needs --config, such as --config experiments/digits.py."),
     "a key of no experiment": (

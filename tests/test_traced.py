@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import sysconfig
 import time
 import types
 
@@ -156,10 +157,23 @@ def test_a_module_of_the_user_that_changed_is_another_step(tmp_path, monkeypatch
     assert taken(times=1)[1] == 1
 
 
+@pytest.mark.parametrize("prefix", ["my-packages", "environment/src", "environment2"])
+def test_a_module_of_the_user_may_lie_anywhere(tmp_path, monkeypatch, prefix):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "environment"))
+    file = tmp_path / prefix / "mine.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("rate = 1")
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(__file__=str(file)))
+    taken()
+    file.write_text("rate = 10")
+    assert taken(times=1)[1] == 1
+
+
 def test_a_module_that_is_installed_says_nothing(monkeypatch):
     """Which of them are loaded differs from start to start."""
     taken()
-    for folder in (sys.prefix, sys.base_prefix, "/elsewhere/dist-packages"):
+    for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "/elsewhere/dist-packages"):
         monkeypatch.setitem(sys.modules, "installed", types.SimpleNamespace(__file__=f"{folder}/installed.py"))
         assert taken(times=1)[1] == 0
 

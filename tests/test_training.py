@@ -13,7 +13,7 @@ from ddpm.data.pixels import to_images, to_pixels
 from ddpm.diffusion import losses, predictions, schedules, timesteps, weights
 from ddpm.diffusion.model import Model
 from ddpm.diffusion.processes import VP
-from ddpm.errors import InputError
+from ddpm.errors import InputError, MachineError
 from ddpm.rng import stream
 from ddpm.training import loop
 from ddpm.training.optimizer import optimizer
@@ -226,6 +226,24 @@ def test_a_scan_of_steps_is_the_steps_one_by_one():
             losses.extend(np.ravel(metrics["loss"]))
         results.append((vars(state), losses))
     close(*results, 1e-6)
+
+
+def test_a_step_that_is_not_of_the_code_is_told_while_it_trains(monkeypatch):
+    """The next checkpoint may be hours away."""
+
+    def stale():
+        raise MachineError("a step of other code")
+
+    monkeypatch.setattr(loop.traced, "kept", lambda step, *_: (step, stale))
+    data, placement = run_feed(Dataset(np.asarray(pixels(20))))
+    given = next(data.start(0))
+    state, step = make(optax.sgd(0.1))
+    state = jax.device_put(state, placement["replicated"])
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    steps = loop.Steps(step, data, 0, abstract, 1, {})
+    with pytest.raises(MachineError, match="a step of other code"):
+        for _ in range(10_000):
+            state, _ = steps(state, given, 1)
 
 
 def test_a_batch_that_does_not_split_over_the_devices_is_refused():

@@ -20,7 +20,8 @@ def in_memory(dataset: Dataset) -> np.ndarray:
     """All images, or latents, as one array [count, height, width, channels]; the next time from the cache of the machine.
 
     There they are known by the SHA-256 of their files or records, by this package's code for data and Pillow's version,
-    and hold only while some of them decode to the same. Those that other code decoded are removed, and what had no use for a month.
+    and hold only while some of them decode to the same. Those that other code decoded are removed once they had no use for a day,
+    and all else after a month.
     """
     if not hasattr(dataset.images, "digests"):
         return stacked(dataset.images)
@@ -34,8 +35,7 @@ def in_memory(dataset: Dataset) -> np.ndarray:
                 use(file)
             else:
                 images = stacked(dataset.images)
-                for other in file.parent.glob(f"{dataset.sha256}-*.npz"):  # by other code, and as large
-                    other.unlink(missing_ok=True)
+                forget(file.parent, f"{dataset.sha256}-*.npz", days=1)  # by other code, and as large
                 keep(file, [images])
                 forget(file.parent)
     except OSError as error:

@@ -100,12 +100,18 @@ class Steps:
         self._program(first)
 
     def __call__(self, state: State, given: Any, batches: int) -> tuple[State, dict]:
-        """Takes so many steps."""
+        """Takes so many steps.
+
+        Raises:
+          MachineError: it became known that those taken are not of the code.
+        """
         program = self._program(batches).result()
         keep_room()
         made = program(state, given)
         if self._check and not self._checked:
             self._checked = self._compiler.submit(self._check)  # now that the first step is taken
+        elif self._checked and self._checked.done():
+            self.check()
         return made
 
     def check(self) -> None:

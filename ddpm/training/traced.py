@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import sys
+import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from ddpm.cache import cache_directory, forget, use
 from ddpm.errors import MachineError
 from ddpm.training.state import State
 
+INSTALLED = {"site-packages", "dist-packages"}  # folders of what pip and Debian install
 PACKAGES = ("ddpm", "jax", "jaxlib", "flax", "optax")  # whose code makes a step what it is
 
 
@@ -92,10 +94,10 @@ def _code():
     """Size and time of each file of the packages, and of the user's modules, which a configuration may name."""
     roots = [pathlib.Path(sys.modules[name].__file__).parent for name in PACKAGES]
     files = {str(file) for root in roots for file in root.rglob("*.py")}
-    installed = (sys.prefix, sys.base_prefix)
+    python = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if file and not file.startswith(installed) and "-packages" not in file:
+        if file and not file.startswith(python) and not INSTALLED & {*pathlib.Path(file).parts}:
             files.add(file)
     found = []
     for file in sorted(files):
