@@ -103,9 +103,11 @@ def batch_size() -> int:
 
 def ours(workdir: pathlib.Path, seconds: float) -> dict[int, float]:
     """Trains; step of each checkpoint: seconds from the start of the command until it was there."""
-    times = workdir / "times.json"
+    times, recipe = workdir / "times.json", fast_fashion.get_config().to_json()
     if not times.exists():
         often = ["--config.training.save_every=50", "--config.training.keep=1000"]
+        if (workdir / "checkpoints").exists():  # its times would not be those of a whole run
+            raise SystemExit(f"{workdir} was left before it was done: remove it, or choose another --workdir")
         began, took = time.time(), {}
         process = subprocess.Popen(command("--config", EXPERIMENT, "--workdir", str(workdir), *often), cwd=HERE.parent)
         while process.poll() is None and time.time() < began + seconds:
@@ -119,8 +121,11 @@ def ours(workdir: pathlib.Path, seconds: float) -> dict[int, float]:
         process.wait()
         if not took:
             raise SystemExit("ours has no checkpoint in half the time of theirs: give both more --minutes")
-        times.write_text(json.dumps(took))
-    return {int(step): at for step, at in json.loads(times.read_text()).items()}
+        times.write_text(json.dumps({"recipe": recipe, "took": took}))
+    about = json.loads(times.read_text())
+    if about.get("recipe") != recipe:
+        raise SystemExit(f"{times} is of another recipe than {EXPERIMENT} has now: choose another --workdir")
+    return {int(step): at for step, at in about["took"].items()}
 
 
 def distance(options: list[str], arguments: argparse.Namespace) -> float:
@@ -182,7 +187,8 @@ def theirs(workdir: pathlib.Path, minutes: float, num: int) -> None:
                 x = scheduler.step(model(x, t).sample, t, x).prev_sample
             drawn.append(((x + 1) * 127.5).round().clamp(0, 255).byte().numpy().transpose(0, 2, 3, 1))
     (workdir / "theirs.json").write_text(json.dumps({"steps": step, "seconds": took, "num": num, "minutes": minutes}))
-    np.savez(workdir / "theirs.npz", np.concatenate(drawn))
+    np.savez(part := workdir / "part.npz", np.concatenate(drawn))
+    part.replace(workdir / "theirs.npz")
 
 
 if __name__ == "__main__":

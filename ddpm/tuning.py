@@ -12,7 +12,7 @@ from ddpm.cache import cache_directory
 
 # Both are known to every jaxlib that pyproject.toml allows: XLA ends the process for one that it does not know.
 YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce"  # "dot" makes one kernel of two products in a row, and a slow one
-LITTLE_MEMORY = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"  # in an order of a step that holds less
+LITTLE_MEMORY = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"  # in an order of a step that holds less where a network is large
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # of glibc's malloc.h
 ARENA = 1 << 27  # bytes; more than glibc reserves for a thread at once
 ROOM = 1 << 28  # bytes; a step's workspaces and what Python takes meanwhile

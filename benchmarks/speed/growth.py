@@ -2,7 +2,7 @@
 
 python benchmarks/speed/growth.py [--batches 8,16,32,64] [--sides 16,32,64] [--rounds 5]
 
-The small network without attention, whose time goes with the square of the pixels; the batch grows with images of 32 x 32, the
+The small network with attention in the middle alone, whose time goes with the square of the pixels; the batch grows with images of 32 x 32, the
 images in batches of 8. The sizes are timed in turns; each round has its own cost of going from a size to the next.
 """
 

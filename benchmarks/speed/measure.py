@@ -59,8 +59,9 @@ class Contestant:
         caches = {"JAX_COMPILATION_CACHE_DIR": str(cache / "jax"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "torch")}
         caches["XDG_CACHE_HOME"] = str(cache)
         beside = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # others hold memory of the same device
-        devices = "" if os.environ.get("JAX_PLATFORMS") == "cpu" else ",".join(map(str, range(arguments.devices)))
-        beside["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", devices)
+        there = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(arguments.devices)))).split(",")
+        cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
+        beside["CUDA_VISIBLE_DEVICES"] = "" if cpu else ",".join(there[: arguments.devices])
         path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             [
@@ -117,6 +118,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.networks:
         parser.error("--networks: name one or more")
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        parser.error("the environment has JAX_NUM_CPU_DEVICES, which --devices is for: unset it")
+    if absent := [name for name in ("torch", "diffusers") if not importlib.util.find_spec(name)]:
+        parser.error(f"{', '.join(absent)}: not installed; make parity installs them")
     if missing := [peer for peer in arguments.peers if not PEERS[peer]]:
         parser.error(
             f"--peers: {', '.join(missing)}: not found. GUIDED_DIFFUSION and EDM name clones of the first two's, "

@@ -34,7 +34,7 @@ def names(known: Iterable[str]) -> Callable[[str], list[str]]:
     """What reads known names with commas between them."""
 
     def read(text: str) -> list[str]:
-        found = [part for part in text.split(",") if part]
+        found = list(dict.fromkeys(part for part in text.split(",") if part))
         for name in found:
             if name not in known:
                 raise argparse.ArgumentTypeError(f"there is no {name}, only {', '.join(known)}")
