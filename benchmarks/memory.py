@@ -4,8 +4,8 @@ make parity (once, for PyTorch and diffusers); python benchmarks/memory.py [--ne
   [--dtype bfloat16] [--limit 80]
 
 Ours is what XLA plans for the step that is compiled here (`memory_analysis`); PyTorch's is the sum of the tensors that autograd
-keeps for the backward pass, which is what its peak has at least. The largest batch is where the straight line through ours
-reaches the limit, in GB, less the state.
+keeps for the backward pass, which is what its peak has at least; gradients are part of ours, and of PyTorch's state. The largest
+batch is where the straight line through the figures of each reaches the limit, in GB, less its state.
 """
 
 import argparse
