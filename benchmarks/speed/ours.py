@@ -1,4 +1,7 @@
-"""Our training step and our DDIM, made as the command `python -m ddpm.main` makes them."""
+"""Our training step and our DDIM, made as the command `python -m ddpm.main` makes them.
+
+OPTIONS in the environment is JSON of options of the configuration, {"model.unet.remat": true}; for REPLACED see replaced.py.
+"""
 
 import json
 import os
@@ -14,6 +17,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 from networks import CLIP, DROPOUT, IMAGES, NETWORKS, RATE, fastest
+from replaced import REPLACED
 
 from ddpm import build, datasets, objective, samplers, sharding
 from ddpm.data.images import Dataset
@@ -44,6 +48,7 @@ def work(network: str, batch: int, dtype: str) -> Work:
     config.training.batch_size = batch
     config.optimizer.update(learning_rate=RATE, warmup_steps=0, clip_norm=CLIP)
     config.model.unet.update(dropout=DROPOUT, dtype=dtype, **options)
+    config.update_from_flattened_dict(json.loads(os.environ.get("OPTIONS", "{}")))
     data = Dataset(np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, channels), np.uint8))
     mesh = sharding.data_mesh()
     diffusion = objective.diffusion(config, data.facts.shape)
@@ -67,10 +72,12 @@ class Ours:
             lambda event, seconds, **_: event.endswith("backend_compile_duration") and self._compiled.append(seconds)
         )
         sharding.split_cpu(devices)
+        if "REPLACED" in os.environ:
+            REPLACED[os.environ["REPLACED"]]()
         self._named = network, str(batch), dtype
         self._work = made = work(network, batch, dtype)
         replicated = sharding.replicated(sharding.data_mesh())
-        self._scanned = 1 if jax.default_backend() == "cpu" else 10
+        self._scanned = made.config.training.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
         self._steps = loop.Steps(
             made.step, made.feed, 0, made.abstract, self._scanned, {"config": made.config.to_dict()}
         )
@@ -90,6 +97,10 @@ class Ours:
         jax.block_until_ready(self._state)
         return dispatches * self._scanned
 
+    def compiled(self) -> float:
+        """Seconds that XLA took for the step; the programs compiled at the same time are small."""
+        return max(self._compiled)
+
     def settle(self) -> None:
         """Waits for what is done beside the first steps."""
         self._steps.check()
@@ -105,13 +116,12 @@ class Ours:
 
     def facts(self) -> dict:
         """Parameters, seconds to compile the step, and what `operations.py` counts: on a CPU, as the compilers of other devices do not say."""
-        compiled = max(self._compiled)  # the step; others are compiled at the same time
         count = [sys.executable, str(pathlib.Path(__file__).with_name("operations.py")), *self._named]
         counted = subprocess.run(
             count, env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, check=True, text=True
         )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
-        return {"parameters": parameters, "compiled": compiled, "operations": json.loads(counted.stdout)}
+        return {"parameters": parameters, "compiled": self.compiled(), "operations": json.loads(counted.stdout)}
 
     def matmul(self) -> float:
         """Operations a second of a large product of matrices."""

@@ -1,7 +1,7 @@
 """One contestant in a process of its own: reads orders, a line of JSON each, and answers each with a line.
 
-{"do": "train", "steps": 3}, {"do": "sample", "batch": 16, "steps": 5} -> {"seconds": 1.2}, and steps taken; {"do": "facts"}, {"do": "matmul"}
-and {"do": "peak"} -> what they are named. It says {"ready": ...} once it has taken its first step.
+{"do": "train", "steps": 3}, {"do": "sample", "batch": 16, "steps": 5} -> {"seconds": 1.2}, and steps taken; {"do": "facts"}, {"do": "matmul"},
+{"do": "peak"} and, of ours, {"do": "compiled"} -> what they are named. It says {"ready": ...} once it has taken its first step.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def main() -> None:
                 made.sample(order["batch"], order["steps"])
             case "facts":
                 answer = made.facts()
+            case "compiled":
+                answer = {"compiled": made.compiled()}
             case "matmul":
                 answer = {"matmul": made.matmul()}
             case "peak":
