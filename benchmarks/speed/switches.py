@@ -11,6 +11,7 @@ At the end, in turns too: seconds until a command that starts again has taken it
 import argparse
 import os
 import pathlib
+import random
 import statistics
 import tempfile
 
@@ -34,7 +35,8 @@ OFF = {  # what the environment says
     "remat": {"OPTIONS": '{"model.unet.remat": true}'},
     "two steps in a dispatch": {"OPTIONS": '{"training.steps_per_dispatch": 2}'},
 }
-UNTRACED = {"DDPM_TRACED": "0"}  # nothing but starts
+TWO, UNTRACED = "two devices", "traced at each start"  # each with half of the batch; which says nothing of rates
+EVERYTHING = (*OFF, TWO, UNTRACED)
 DRAWN = {"batch": 16, "steps": 5}
 
 
@@ -45,60 +47,74 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, default=16)
     parser.add_argument("--steps", type=positive, default=3, help="a turn")
     parser.add_argument("--rounds", type=positive, default=8)
-    parser.add_argument("--off", type=names(OFF), default=",".join(OFF), help="all of them hold their memory at once")
+    parser.add_argument(
+        "--off", type=names(EVERYTHING), default=",".join(EVERYTHING), help="all of them hold their memory at once"
+    )
     arguments = parser.parse_args()
     replaces = (
         "LD_PRELOAD",
         "GLIBC_TUNABLES",
         "JAX_NUM_CPU_DEVICES",
-        *(name for of in (UNTRACED, *OFF.values()) for name in of),
+        "DDPM_TRACED",
+        *(name for of in OFF.values() for name in of),
     )
     if said := [name for name in os.environ if name in replaces or name.startswith("MALLOC_")]:
         parser.error(f"the environment has {', '.join(said)}, so not all would be on: unset them")
     arguments.dtype, arguments.devices = "float32", 1
-    print(about(arguments))
+    print(about(arguments), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        contestants, rates = {}, {}
-        for what in ["all on", *arguments.off]:
-            cache = pathlib.Path(folder) / what
-            cache.mkdir()
-            contestants[what] = Contestant("ours", arguments.network, arguments, cache, **OFF.get(what, {}))
-        arguments.devices = 2
-        (pathlib.Path(folder) / "two").mkdir()
-        contestants["two devices"] = Contestant("ours", arguments.network, arguments, pathlib.Path(folder) / "two")
-        for turn in range(arguments.rounds + 1):
-            for what, made in contestants.items():
-                took, drew = made("train", steps=arguments.steps), made("sample", **DRAWN)
-                if turn:  # the first one warms up
-                    train, draw = rates.setdefault(what, ([], []))
-                    train.append(took["steps"] * arguments.batch / took["seconds"])
-                    draw.append(DRAWN["batch"] * DRAWN["steps"] / drew["seconds"])
-        heads = ("training, images/s", "ratio (spread)", "drawing, steps x images/s", "ratio (spread)", "memory, GB")
-        heads = (*heads, "XLA compiled for, s")
-        print(f"\n| {arguments.network} | {' | '.join(heads)} |\n|---|---:|---:|---:|---:|---:|---:|")
-        for what, made in contestants.items():
-            cells = []
-            for of, all_on in zip(rates[what], rates["all on"], strict=True):
-                ratios = [a / b for a, b in zip(of, all_on, strict=True)]
-                spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-                cells += [f"{statistics.median(of):.3g}", f"{statistics.median(ratios):.2f} ({spread})"]
-            cells += [f"{made('peak')['resident'] / 1e9:.2f}", f"{made('compiled')['compiled']:.1f}"]
-            print(f"| {what} | {' | '.join(cells)} |")
+        print("\n".join(rates(arguments, pathlib.Path(folder))), flush=True)
+        if UNTRACED in arguments.off:
+            print(starts(arguments, pathlib.Path(folder)))
+
+
+def rates(arguments: argparse.Namespace, folder: pathlib.Path) -> list[str]:
+    """Lines of Markdown."""
+    contestants = {}
+    for what in ["all on", *(what for what in arguments.off if what != UNTRACED)]:
+        of = argparse.Namespace(**vars(arguments) | {"devices": 2 if what == TWO else 1})
+        (folder / what).mkdir()
+        contestants[what] = Contestant("ours", arguments.network, of, folder / what, **OFF.get(what, {}))
+    found = {what: ([], []) for what in contestants}
+    for turn in range(arguments.rounds + 1):
+        for what in random.Random(turn).sample(list(contestants), len(contestants)):  # whoever comes first is no slower
+            took, drew = contestants[what]("train", steps=arguments.steps), contestants[what]("sample", **DRAWN)
+            if turn:  # the first one warms up
+                found[what][0].append(took["steps"] * arguments.batch / took["seconds"])
+                found[what][1].append(DRAWN["batch"] * DRAWN["steps"] / drew["seconds"])
+    heads = ("training, images/s", "ratio (spread)", "drawing, steps x images/s", "ratio (spread)", "memory, GB")
+    lines = [
+        f"\n| {arguments.network} | {' | '.join(heads)} | XLA compiled for, s |\n|---|---:|---:|---:|---:|---:|---:|"
+    ]
+    for what, made in contestants.items():
+        cells = []
+        for of, all_on in zip(found[what], found["all on"], strict=True):
+            ratios = [a / b for a, b in zip(of, all_on, strict=True)]
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            cells += [f"{statistics.median(of):.3g}", f"{statistics.median(ratios):.2f} ({spread})"]
+        cells += [f"{made('peak')['resident'] / 1e9:.2f}", f"{made('compiled')['compiled']:.1f}"]
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+        made.close()
+    return lines
+
+
+def starts(arguments: argparse.Namespace, folder: pathlib.Path) -> str:
+    """Seconds until the first step of a command that starts again."""
+    found = []
+    for turn in range(arguments.rounds + 1):
+        took = []
+        for what, environment in (("all on", {}), (UNTRACED, {"DDPM_TRACED": "0"})):
+            (folder / what).mkdir(exist_ok=True)
+            made = Contestant("ours", arguments.network, arguments, folder / what, **environment)
+            took.append(made.first)
             made.close()
-        arguments.devices, starts = 1, []
-        for turn in range(arguments.rounds + 1):
-            took = []
-            for what, environment in (("all on", {}), ("untraced", UNTRACED)):
-                cache = pathlib.Path(folder) / what
-                cache.mkdir(exist_ok=True)
-                made = Contestant("ours", arguments.network, arguments, cache, **environment)
-                took.append(made.first)
-                made.close()
-            if turn:  # the first one compiles
-                starts.append(took)
-        kept, untraced = zip(*starts, strict=True)
-        print(f"\nfirst step again after {median(kept)} s; traced at each start {median(untraced)} s;")
-        print(f"of the same turn {median([a / b for a, b in starts])} times as long")
+        if turn:  # the first one compiles
+            found.append(took)
+    kept, untraced = zip(*found, strict=True)
+    return (
+        f"\nfirst step again after {median(kept)} s; {UNTRACED} {median(untraced)} s; "
+        f"of the same turn {median([a / b for a, b in found])} times as long"
+    )
 
 
 if __name__ == "__main__":

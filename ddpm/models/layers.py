@@ -70,7 +70,7 @@ class GroupNorm(nn.Module):
         return x * (jax.lax.rsqrt(mean(x**2) + self.epsilon) * scale[None, None, None]) + bias[None, None, None]
 
 
-def group_norm(channels: int, groups: int = 0, epsilon: float = 1e-6, *, name: str) -> GroupNorm:
+def group_norm(channels: int, groups: int = 0, epsilon: float = 1e-6, *, name: str) -> nn.Module:
     """GroupNorm; `groups` 0: with 32, or the most that divide the channels and leave 4 of them to a group.
 
     With one channel a group, the norm would take away what `h + time` adds to each channel.

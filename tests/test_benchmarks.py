@@ -1,0 +1,131 @@
+"""Benchmarks start, refuse what they cannot measure, reckon as they say, and time the same work where they replace a part of ours."""
+
+import importlib.util
+import runpy
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import REPO
+
+from ddpm.condition import Condition
+from ddpm.models import layers
+from ddpm.models.unet import UNet
+
+BENCHMARKS = REPO / "benchmarks"
+FILES = sorted(file.relative_to(BENCHMARKS) for file in BENCHMARKS.rglob("*.py"))
+NEEDS = {"features.py": ("torch", "torch_fidelity"), "speed/theirs.py": ("torch",)}
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """What a file of benchmarks defines; it finds its neighbours, as it does when it is started."""
+
+    def read(file):
+        monkeypatch.syspath_prepend(str((BENCHMARKS / file).parent))
+        return runpy.run_path(str(BENCHMARKS / file))
+
+    yield read
+    for name in {file.stem for file in FILES} & sys.modules.keys():  # two are called measure
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_what_there_is(file, benchmark):
+    if missing := [name for name in NEEDS.get(str(file), ()) if not importlib.util.find_spec(name)]:
+        pytest.skip(f"needs {missing}")
+    benchmark(file)
+
+
+WRONG = {
+    "network": (["--networks=smal"], "there is no smal, only small, cifar10"),
+    "none": (["--networks="], "--networks: name one or more"),
+    "peer": (["--peers=difusers"], "there is no difusers"),
+    "batch": (["--batch=0"], "'0' is no whole number above 0"),
+    "plot": (["--plot=rates.pdf"], "has to end in .png"),
+    "devices": (["--networks=small"], "JAX_NUM_CPU_DEVICES"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_measure_refuses(case, benchmark, monkeypatch, capsys):
+    arguments, said = WRONG[case]
+    main = benchmark("speed/measure.py")["main"]
+    monkeypatch.setattr(main.__globals__["importlib"].util, "find_spec", lambda name: name)  # PyTorch is there, or not
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    if case == "devices":
+        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    monkeypatch.setattr(sys, "argv", ["measure.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_table_compares_with_the_fastest_by_images_and_by_operations(benchmark):
+    def of(rates, operations):
+        peak = {"start": 1e9, "resident": 2e9, "device": 0}
+        counted = {"train": operations, "sample": 1}
+        return {"train": rates, "operations": counted, "matmul": 1e3, "parameters": 7, "peak": peak}
+
+    figures = {"ours": of([10, 20, 30], 10), "small": of([10, 5, 10], 1), "large": of([2, 4, 5], 25)}
+    lines = benchmark("speed/measure.py")["table"]("n", figures)
+    assert "| ours | 20 (10 to 30) | 20% | 2.00 |" in lines
+    assert "train: 3.00 times small (1.00 to 4.00); in operations 2.00 times large (2.00 to 2.40)" in lines
+
+
+@pytest.fixture
+def replaced(benchmark, monkeypatch):
+    monkeypatch.setattr(layers, "GroupNorm", layers.GroupNorm)  # back to what they are after the test
+    monkeypatch.setattr(layers, "Dropout", layers.Dropout)
+    monkeypatch.setattr(jax, "jit", jax.jit)
+    return benchmark("speed/replaced.py")["REPLACED"]
+
+
+@pytest.mark.parametrize("name", ["norm", "norm_in_two_passes"])
+def test_a_replaced_norm_is_the_same_function_of_the_same_parameters(name, replaced):
+    x, t = jax.random.normal(jax.random.key(0), (2, 8, 8, 1)), jnp.array([3, 700])
+
+    def out(params=None):
+        model = UNet(1, channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(8,), dropout=0.0)
+        params = params or jax.tree.map(
+            lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape) / 4,
+            model.init(jax.random.key(1), x, t, Condition(), train=False),
+        )
+        return params, model.apply(params, x, t, Condition(), train=False)
+
+    params, ours = out()
+    replaced[name]()
+    assert isinstance(layers.group_norm(8, name="norm"), nn.GroupNorm)
+    np.testing.assert_allclose(out(params)[1], ours, rtol=1e-4, atol=1e-4)
+
+
+def test_a_replaced_dropout_drops_as_many_and_keeps_the_mean(replaced):
+    replaced["dropout"]()
+    x = jnp.ones((64, 8, 8, 32))
+
+    class Drops(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return layers.Dropout(0.25, name="dropout")(x, train)
+
+    dropped = Drops().apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+    kept = np.mean(np.asarray(dropped) > 0)
+    assert abs(kept - 0.75) < 5 * np.sqrt(0.75 * 0.25 / x.size)
+    np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+    np.testing.assert_array_equal(Drops().apply({}, x, False), x)
+
+
+def test_without_donation_the_state_that_was_given_is_still_there(replaced):
+    def step(state):
+        return state + 1
+
+    given = jnp.zeros(8)
+    jax.jit(step, donate_argnums=0)(given)
+    assert given.is_deleted()
+    replaced["donation"]()
+    given = jnp.zeros(8)
+    jax.jit(step, donate_argnums=0)(given)
+    assert not given.is_deleted()
