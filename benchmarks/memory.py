@@ -5,7 +5,8 @@ make parity (once, for PyTorch and diffusers); python benchmarks/memory.py [--ne
 
 Ours is what XLA plans for the step that is compiled here (`memory_analysis`); PyTorch's is the sum of the tensors that autograd
 keeps for the backward pass, which is what its peak has at least; gradients are part of ours, and of PyTorch's state. The largest
-batch is where the straight line through the figures of each reaches the limit, in GB, less its state.
+batch is where the straight line through the figures of its two largest reaches the limit, in GB, less its state: in small batches
+of a large network the gradients are the most that a step holds at once, whatever the batch.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent / "speed"))
-from networks import CLIP, DROPOUT, NETWORKS, names, positives  # noqa: E402
+from networks import CLIP, DROPOUT, NETWORKS, check_peers_installed, names, positives  # noqa: E402
 
 from ddpm import build, datasets, objective, sharding  # noqa: E402
 from ddpm.data.images import Dataset  # noqa: E402
@@ -36,12 +37,13 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--limit", type=float, default=80)
     arguments = parser.parse_args()
-    batches = arguments.batches
+    check_peers_installed(parser)
+    batches = sorted(set(arguments.batches))
     if not arguments.networks:
         parser.error("--networks: name one or more")
     if not 0 < arguments.limit < math.inf:
         parser.error(f"--limit: {arguments.limit} is no number of GB above 0")
-    if len(set(batches)) < 2:
+    if len(batches) < 2:
         parser.error("--batches: a line needs two or more of them")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.dtype}; GB")
     heads = (f"batch {batch}" for batch in batches)
@@ -54,8 +56,10 @@ def main() -> None:
             else:
                 found = [planned(network, batch, arguments.dtype, remat=who != "ours") for batch in batches]
             state, sizes = found[0][0], [size for _, size in found]
-            slope, start = np.polyfit(batches, sizes, 1)
-            largest = int((arguments.limit * 1e9 - state - start) / slope)
+            slope = (sizes[-1] - sizes[-2]) / (batches[-1] - batches[-2])
+            if slope <= 0:
+                raise SystemExit(f"{network}, {who}: batches of {batches[-2:]} take as much: give larger --batches")
+            largest = int(batches[-1] + (arguments.limit * 1e9 - state - sizes[-1]) / slope)
             cells = " | ".join(f"{size / 1e9:.2f}" for size in sizes)
             print(f"| {network} | {state / 1e9:.2f} | {who} | {cells} | {slope / 1e9:.3f} | {largest:,} |", flush=True)
 

@@ -24,6 +24,8 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE / "speed"), str(HERE.parent)]
 
+from networks import NETWORKS, check_peers_installed  # noqa: E402
+
 from ddpm import datasets  # noqa: E402
 from ddpm.errors import InputError  # noqa: E402
 from ddpm.names import find  # noqa: E402
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=4, help="of checkpoints of ours")
     parser.add_argument("--theirs", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    check_peers_installed(parser)
     for option in ("minutes", "num", "evaluations"):
         if not getattr(arguments, option) > 0:
             parser.error(f"--{option}: {getattr(arguments, option)} is not above 0")
@@ -146,7 +149,6 @@ def theirs(workdir: pathlib.Path, minutes: float, num: int) -> None:
     import torch
     from diffusers import DDIMScheduler, DDPMScheduler
     from diffusers.training_utils import EMAModel
-    from networks import NETWORKS
     from theirs import diffusers
 
     from ddpm.data.decoded import in_memory

@@ -41,27 +41,40 @@ def test_imports_what_there_is(file, benchmark):
 
 
 WRONG = {
-    "network": (["--networks=smal"], "there is no smal, only small, cifar10"),
-    "none": (["--networks="], "--networks: name one or more"),
-    "peer": (["--peers=difusers"], "there is no difusers"),
-    "batch": (["--batch=0"], "'0' is no whole number above 0"),
-    "plot": (["--plot=rates.pdf"], "has to end in .png"),
-    "devices": (["--networks=small"], "JAX_NUM_CPU_DEVICES"),
+    "network": ("speed/measure.py", ["--networks=smal"], "there is no smal, only small, cifar10"),
+    "none": ("speed/measure.py", ["--networks="], "--networks: name one or more"),
+    "peer": ("speed/measure.py", ["--peers=difusers"], "there is no difusers"),
+    "batch": ("speed/measure.py", ["--batch=0"], "'0' is no whole number above 0"),
+    "plot": ("speed/measure.py", ["--plot=rates.pdf"], "has to end in .png"),
+    "devices": ("speed/measure.py", [], "the environment has JAX_NUM_CPU_DEVICES"),
+    "off": ("speed/switches.py", ["--off=fusion"], "there is no fusion, only convolutions by sums"),
+    "allocator": ("speed/switches.py", [], "the environment has MALLOC_ARENA_MAX"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_measure_refuses(case, benchmark, monkeypatch, capsys):
-    arguments, said = WRONG[case]
-    main = benchmark("speed/measure.py")["main"]
-    monkeypatch.setattr(main.__globals__["importlib"].util, "find_spec", lambda name: name)  # PyTorch is there, or not
-    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    if case == "devices":
-        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
-    monkeypatch.setattr(sys, "argv", ["measure.py", *arguments])
+def test_refuses_what_it_cannot_measure(case, benchmark, monkeypatch, capsys):
+    file, arguments, said = WRONG[case]
+    main = benchmark(file)["main"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # PyTorch is there, or not
+    for name in ("JAX_NUM_CPU_DEVICES", "MALLOC_ARENA_MAX", "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    if case in ("devices", "allocator"):
+        monkeypatch.setenv(said.split()[-1], "2")
+    monkeypatch.setattr(sys, "argv", [file, *arguments])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_says_that_a_peer_is_not_installed(benchmark, monkeypatch, capsys):
+    main = benchmark("speed/measure.py")["main"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else name)
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setattr(sys, "argv", ["measure.py"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "torch: not installed; make parity installs them" in capsys.readouterr().err
 
 
 def test_table_compares_with_the_fastest_by_images_and_by_operations(benchmark):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import processor
-from networks import NETWORKS, names, positive
+from networks import NETWORKS, check_peers_installed, names, positive
 
 from ddpm.models import winograd
 from ddpm.models.unet import UNet
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, default=16)
     parser.add_argument("--rounds", type=positive, default=5)
     arguments = parser.parse_args()
+    check_peers_installed(parser)
     if not arguments.networks:
         parser.error("--networks: name one or more")
     spawn = multiprocessing.get_context("spawn")

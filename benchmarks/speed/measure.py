@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from networks import NETWORKS, names, positive, positives
+from networks import NETWORKS, check_peers_installed, names, positive, positives
 
 HERE = pathlib.Path(__file__).parent
 PEERS = {  # and whether they are there
@@ -120,8 +120,7 @@ def main() -> None:
         parser.error("--networks: name one or more")
     if "JAX_NUM_CPU_DEVICES" in os.environ:
         parser.error("the environment has JAX_NUM_CPU_DEVICES, which --devices is for: unset it")
-    if absent := [name for name in ("torch", "diffusers") if not importlib.util.find_spec(name)]:
-        parser.error(f"{', '.join(absent)}: not installed; make parity installs them")
+    check_peers_installed(parser)
     if missing := [peer for peer in arguments.peers if not PEERS[peer]]:
         parser.error(
             f"--peers: {', '.join(missing)}: not found. GUIDED_DIFFUSION and EDM name clones of the first two's, "

@@ -1,6 +1,7 @@
 """The networks that ours and its peers are timed with: options of our U-Net, the size of the images, and their channels."""
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable, Iterable
 
@@ -41,6 +42,12 @@ def names(known: Iterable[str]) -> Callable[[str], list[str]]:
         return found
 
     return read
+
+
+def check_peers_installed(parser: argparse.ArgumentParser) -> None:
+    """Ends the command, before anything is measured, where PyTorch or diffusers is missing."""
+    if absent := [name for name in ("torch", "diffusers") if not importlib.util.find_spec(name)]:
+        parser.error(f"{', '.join(absent)}: not installed; make parity installs them")
 
 
 def fastest(run: Callable[[], object]) -> float:
