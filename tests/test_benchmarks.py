@@ -1,5 +1,7 @@
 """Benchmarks start, refuse what they cannot measure, reckon as they say, and time the same work where they replace a part of ours."""
 
+import argparse
+import collections
 import importlib.util
 import runpy
 import sys
@@ -87,6 +89,43 @@ def test_table_compares_with_the_fastest_by_images_and_by_operations(benchmark):
     lines = benchmark("speed/measure.py")["table"]("n", figures)
     assert "| ours | 20 (10 to 30) | 20% | 2.00 |" in lines
     assert "train: 3.00 times small (1.00 to 4.00); in operations 2.00 times large (2.00 to 2.40)" in lines
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("starts", [0, 1])
+def test_goes_on_without_a_peer_that_ended(together, starts, benchmark):
+    measured = benchmark("speed/measure.py")["measured"]
+    begun = collections.Counter()
+
+    class Contestant:
+        first = 1.0
+
+        def __init__(self, who, *_):
+            self.who = who
+            begun[who] += 1
+            if who == gone and begun[who] > starts:
+                raise measured.__globals__["Ended"](f"{who} ended")
+
+        def __call__(self, do, steps=0, **_):
+            facts = {"parameters": 1, "operations": {"train": 1, "sample": 1}}
+            return facts | {"seconds": 1.0, "steps": steps, "start": 1, "resident": 1, "device": 0, "matmul": 1.0}
+
+        def close(self):
+            pass
+
+    measured.__globals__["Contestant"] = Contestant
+    arguments = argparse.Namespace(
+        peers=["edm", "guided_diffusion"], together=together, rounds=2, steps=3, batch=4, draws=[1]
+    )
+    gone = "edm"
+    figures = measured("small", arguments)
+    assert list(figures) == ["ours", *(["edm"] if together and starts else []), "guided_diffusion"]
+    assert figures["ours"]["train"] == [12, 12] and len(figures["guided_diffusion"]["sample 1"]) == 2
+    begun.clear()
+    gone = "ours"
+    if not (together and starts):
+        with pytest.raises(SystemExit, match="ours ended"):
+            measured("small", arguments)
 
 
 @pytest.fixture

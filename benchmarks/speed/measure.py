@@ -44,6 +44,10 @@ PEERS = {  # and whether they are there
 DDIM = {1: 20, 16: 5}  # steps by images at once; fewer of more
 
 
+class Ended(SystemExit):
+    """A contestant has left, as for want of memory; with the end of what it said."""
+
+
 class Contestant:
     """A process of worker.py.
 
@@ -95,7 +99,7 @@ class Contestant:
     def _answer(self):
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.who} ended:\n{self._log.read_text()[-2000:]}")
+            raise Ended(f"{self.who} ended:\n{self._log.read_text()[-2000:]}")
         return json.loads(line)
 
 
@@ -170,8 +174,9 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
         everyone = ["ours", *arguments.peers]
         if arguments.together:
             with concurrent.futures.ThreadPoolExecutor(len(everyone)) as pool:
-                contestants = list(pool.map(start, everyone))
-                figures = dict(zip(everyone, pool.map(lambda made: made("facts"), contestants), strict=True))
+                contestants = [made for made in pool.map(start, everyone) if made]
+                facts = pool.map(lambda made: made("facts"), contestants)
+                figures = {made.who: of for made, of in zip(contestants, facts, strict=True)}
             for made in contestants:
                 check_same(made.who, figures)
                 figures[made.who]["matmul"] = made("matmul")["matmul"]
@@ -179,6 +184,8 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             contestants, figures = [], {}
             for who in everyone:
                 made = start(who)
+                if not made:
+                    continue
                 figures[who] = {"cold": made.first, "peak cold": made("peak")["start"], "warm": []} | made("facts")
                 figures[who]["matmul"] = made("matmul")["matmul"]
                 check_same(who, figures)
@@ -187,10 +194,10 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
             for _ in range(arguments.rounds):
                 for made in contestants:
                     made.close()
-                contestants = []
-                for who in everyone:
-                    contestants.append(start(who))
-                    figures[who]["warm"].append(contestants[-1].first)
+                contestants = [made for made in map(start, figures) if made]
+                for made in contestants:
+                    figures[made.who]["warm"].append(made.first)
+            figures = {made.who: figures[made.who] for made in contestants}
         for made in contestants:
             figures[made.who]["train"] = []
             made("train", steps=1)
@@ -214,11 +221,20 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
     return figures
 
 
-def started(network: str, arguments: argparse.Namespace, folder: pathlib.Path, who: str) -> Contestant:
-    """A contestant which has taken its first step, warm where one before it has left what it compiled in the folder."""
+def started(network: str, arguments: argparse.Namespace, folder: pathlib.Path, who: str) -> Contestant | None:
+    """A contestant which has taken its first step, warm where one before it has left what it compiled in the folder.
+
+    None for a peer that ended before: the others go on.
+    """
     cache = folder / who
     cache.mkdir(exist_ok=True)
-    return Contestant(who, network, arguments, cache)
+    try:
+        return Contestant(who, network, arguments, cache)
+    except Ended as ended:
+        if who == "ours":
+            raise
+        print(f"{network}: without {who}. {ended}", file=sys.stderr)
+        return None
 
 
 def check_same(who: str, figures: dict) -> None:
