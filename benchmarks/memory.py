@@ -59,7 +59,7 @@ def main() -> None:
             slope = (sizes[-1] - sizes[-2]) / (batches[-1] - batches[-2])
             if slope <= 0:
                 raise SystemExit(f"{network}, {who}: batches of {batches[-2:]} take as much: give larger --batches")
-            largest = int(batches[-1] + (arguments.limit * 1e9 - state - sizes[-1]) / slope)
+            largest = max(0, int(batches[-1] + (arguments.limit * 1e9 - state - sizes[-1]) / slope))
             cells = " | ".join(f"{size / 1e9:.2f}" for size in sizes)
             print(f"| {network} | {state / 1e9:.2f} | {who} | {cells} | {slope / 1e9:.3f} | {largest:,} |", flush=True)
 

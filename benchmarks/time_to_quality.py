@@ -6,7 +6,7 @@ python benchmarks/time_to_quality.py --workdir DIR [--minutes 20] [--num 1000] [
 Fashion-MNIST, the same U-Net of 1.6 M parameters, the same cores, one after the other. The time of theirs starts when its data
 are in memory, that of ours with the command: it reads the data and compiles in it. Theirs, as diffusers'
 examples/unconditional_image_generation/train_unconditional.py --use_ema: eps of 1,000 linear noise levels, batches of 16, AdamW of 1e-4 with 500 steps of warm-up and a cosine to 0 at the end, EMA; 50 steps of DDIM draw. Ours:
-experiments/fast_fashion.py, whose checkpoints are compared with theirs until the first that is as good is found. Samples of
+experiments/fast_fashion.py, --evaluations of whose checkpoints are compared with theirs, to come near the first that is as good. Samples of
 both are seen by the same network against the training images, and by the same code (--mode eval).
 """
 
@@ -96,7 +96,7 @@ def compare(arguments: argparse.Namespace) -> None:
     elif high == len(took):
         print("None of the checkpoints of ours that were looked at was as good: allow more --evaluations.")
     else:
-        print(f"Ours was as good after {took[steps[high]] / about['seconds']:.2f} of the time of theirs.")
+        print(f"Ours was as good after at most {took[steps[high]] / about['seconds']:.2f} of the time of theirs.")
 
 
 def batch_size() -> int:

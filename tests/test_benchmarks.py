@@ -3,6 +3,7 @@
 import argparse
 import collections
 import importlib.util
+import os
 import runpy
 import sys
 
@@ -59,8 +60,9 @@ def test_refuses_what_it_cannot_measure(case, benchmark, monkeypatch, capsys):
     file, arguments, said = WRONG[case]
     main = benchmark(file)["main"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # PyTorch is there, or not
-    for name in ("JAX_NUM_CPU_DEVICES", "MALLOC_ARENA_MAX", "XLA_FLAGS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("MALLOC_", "DDPM_", "JAX_NUM", "JAX_CPU", "XLA_FLAGS", "LD_PRELOAD", "GLIBC_TUNABLES")):
+            monkeypatch.delenv(name)
     if case in ("devices", "allocator"):
         monkeypatch.setenv(said.split()[-1], "2")
     monkeypatch.setattr(sys, "argv", [file, *arguments])
@@ -86,27 +88,28 @@ def test_table_compares_with_the_fastest_by_images_and_by_operations(benchmark):
         return {"train": rates, "operations": counted, "matmul": 1e3, "parameters": 7, "peak": peak}
 
     figures = {"ours": of([10, 20, 30], 10), "small": of([10, 5, 10], 1), "large": of([2, 4, 5], 25)}
-    lines = benchmark("speed/measure.py")["table"]("n", figures)
+    lines = benchmark("speed/tables.py")["table"]("n", figures)
     assert "| ours | 20 (10 to 30) | 20% | 2.00 |" in lines
     assert "train: 3.00 times small (1.00 to 4.00); in operations 2.00 times large (2.00 to 2.40)" in lines
 
 
 @pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("starts", [0, 1])
-def test_goes_on_without_a_peer_that_ended(together, starts, benchmark):
+@pytest.mark.parametrize("gone", [("start", 1), ("start", 2), ("facts", 1), ("train", 2), ("sample", 1)], ids=str)
+def test_goes_on_without_a_peer_that_ends(together, gone, benchmark):
     measured = benchmark("speed/measure.py")["measured"]
-    begun = collections.Counter()
+    seen = collections.Counter()
 
     class Contestant:
         first = 1.0
 
         def __init__(self, who, *_):
             self.who = who
-            begun[who] += 1
-            if who == gone and begun[who] > starts:
-                raise measured.__globals__["Ended"](f"{who} ended")
+            self("start")
 
         def __call__(self, do, steps=0, **_):
+            seen[self.who, do] += 1
+            if self.who == ends and (do, seen[self.who, do]) == gone:
+                raise measured.__globals__["Ended"](f"{self.who} ended")
             facts = {"parameters": 1, "operations": {"train": 1, "sample": 1}}
             return facts | {"seconds": 1.0, "steps": steps, "start": 1, "resident": 1, "device": 0, "matmul": 1.0}
 
@@ -114,18 +117,30 @@ def test_goes_on_without_a_peer_that_ended(together, starts, benchmark):
             pass
 
     measured.__globals__["Contestant"] = Contestant
-    arguments = argparse.Namespace(
-        peers=["edm", "guided_diffusion"], together=together, rounds=2, steps=3, batch=4, draws=[1]
-    )
-    gone = "edm"
+    peers = ["edm", "guided_diffusion"]
+    arguments = argparse.Namespace(peers=peers, together=together, rounds=2, steps=3, batch=4, draws=[1])
+    ends = "edm"
     figures = measured("small", arguments)
-    assert list(figures) == ["ours", *(["edm"] if together and starts else []), "guided_diffusion"]
+    assert seen["edm", gone[0]] == gone[1] or together and gone == ("start", 2)  # all start once
+    assert ("edm" in figures) == (together and gone == ("start", 2))
     assert figures["ours"]["train"] == [12, 12] and len(figures["guided_diffusion"]["sample 1"]) == 2
-    begun.clear()
-    gone = "ours"
-    if not (together and starts):
+    if "edm" not in figures:
+        ends = "ours"
+        seen.clear()
         with pytest.raises(SystemExit, match="ours ended"):
             measured("small", arguments)
+
+
+def test_operations_of_the_same_network_are_counted_alike(benchmark):
+    count_alike = benchmark("speed/measure.py")["count_alike"]
+    figures = {
+        who: {"parameters": 10**6, "operations": {"train": i}} for i, who in enumerate(["ours", "diffusers", "edm"])
+    }
+    count_alike(figures)
+    assert [of["operations"]["train"] for of in figures.values()] == [0, 0, 2]
+    figures["diffusers"]["parameters"] -= 20
+    with pytest.raises(SystemExit, match="diffusers has 999,980 parameters"):
+        count_alike(figures)
 
 
 @pytest.fixture

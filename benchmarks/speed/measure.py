@@ -7,7 +7,7 @@ Each contestant is a process of its own, which waits while another has its turn.
 clipped, Adam, EMA and dropout, on images in memory, and draw with the same number of steps of DDIM; of each round there is a
 ratio, whose median is printed. A peer whose code is read from a path is left out where its variable (GUIDED_DIFFUSION, EDM) is
 not set, and denoising-diffusion-pytorch where it is not installed. The share of the peak is of the operations of each network, as XLA counts
-ours and PyTorch theirs (a fifteenth more for the same network: with the zeros around an image), to those of a product of matrices. Networks
+ours, which is also diffusers', and PyTorch those of others (a fifteenth more: with the zeros around an image), to those of a product of matrices on one device. Networks
 are not all the same, so ours is also compared with the peer that does the most operations a second. Each is started cold once, and warm in each
 round, while no other runs; --together starts all at once, and once, in less time and without figures of that (on a GPU each then chooses its
 kernels while others start).
@@ -15,6 +15,7 @@ kernels while others start).
 
 import argparse
 import concurrent.futures
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -22,26 +23,18 @@ import json
 import os
 import pathlib
 import platform
+import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-from networks import NETWORKS, check_peers_installed, names, positive, positives
+from networks import NETWORKS, PEERS, check_peers_installed, names, positive, positives
+from tables import ddim_steps, plot, table
 
 HERE = pathlib.Path(__file__).parent
-PEERS = {  # and whether they are there
-    "diffusers": True,
-    "diffusers_channels_last": True,
-    "diffusers_compiled": True,
-    "guided_diffusion": os.path.isfile(os.environ.get("GUIDED_DIFFUSION", "") + "/guided_diffusion/unet.py"),
-    "edm": os.path.isfile(os.environ.get("EDM", "") + "/training/networks.py"),
-    "denoising_diffusion_pytorch": importlib.util.find_spec("denoising_diffusion_pytorch") is not None,
-}
-DDIM = {1: 20, 16: 5}  # steps by images at once; fewer of more
 
 
 class Ended(SystemExit):
@@ -88,8 +81,9 @@ class Contestant:
 
     def __call__(self, do: str, **order) -> dict:
         """What it answers an order."""
-        self._process.stdin.write(json.dumps({"do": do} | order) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # there is no answer then
+            self._process.stdin.write(json.dumps({"do": do} | order) + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
@@ -122,8 +116,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.networks:
         parser.error("--networks: name one or more")
-    if "JAX_NUM_CPU_DEVICES" in os.environ:
-        parser.error("the environment has JAX_NUM_CPU_DEVICES, which --devices is for: unset it")
+    if said := [name for name in ("JAX_NUM_CPU_DEVICES", "OPTIONS", "REPLACED") if name in os.environ]:
+        parser.error(f"the environment has {', '.join(said)}, which this sets for ours: unset it")
     check_peers_installed(parser)
     if missing := [peer for peer in arguments.peers if not PEERS[peer]]:
         parser.error(
@@ -139,6 +133,8 @@ def main() -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             parser.error(f"{file}: {error}")
+    if absent := [peer for peer, there in PEERS.items() if not there]:
+        print(f"not compared: {', '.join(absent)} (GUIDED_DIFFUSION, EDM: clones of theirs)", file=sys.stderr)
     found = {"about": about(arguments), "networks": {}}
     print(found["about"], flush=True)
     for network in arguments.networks:
@@ -157,7 +153,9 @@ def about(arguments: argparse.Namespace) -> str:
     )
     machine = smi.stdout.strip() or f"{os.cpu_count()} cores of {processor()}"
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("jax", "torch", "diffusers"))
-    return f"{machine}; {', '.join(versions)}; {arguments.dtype}, batches of {arguments.batch}"
+    return f"{machine}; {', '.join(versions)}; {arguments.dtype}, batches of {arguments.batch}" + (
+        f", ours on {arguments.devices} devices" if arguments.devices > 1 else ""
+    )
 
 
 def processor() -> str:
@@ -171,171 +169,94 @@ def measured(network: str, arguments: argparse.Namespace) -> dict:
     """Figures of each contestant with one network."""
     with tempfile.TemporaryDirectory() as folder:
         start = functools.partial(started, network, arguments, pathlib.Path(folder))
-        everyone = ["ours", *arguments.peers]
+        everyone, contestants, figures = ["ours", *arguments.peers], [], {}
         if arguments.together:
+
+            def begin(who):
+                with left_out(who, figures):
+                    contestants.append(start(who))
+                    figures[who] = {}
+
             with concurrent.futures.ThreadPoolExecutor(len(everyone)) as pool:
-                contestants = [made for made in pool.map(start, everyone) if made]
-                facts = pool.map(lambda made: made("facts"), contestants)
-                figures = {made.who: of for made, of in zip(contestants, facts, strict=True)}
+                list(pool.map(begin, everyone))
+            figures = {who: figures[who] for who in everyone if who in figures}
             for made in contestants:
-                check_same(made.who, figures)
-                figures[made.who]["matmul"] = made("matmul")["matmul"]
+                with left_out(made.who, figures):
+                    figures[made.who] = made("facts") | {"matmul": made("matmul")["matmul"]}
+            contestants = [made for made in contestants if made.who in figures]
         else:
-            contestants, figures = [], {}
             for who in everyone:
-                made = start(who)
-                if not made:
-                    continue
-                figures[who] = {"cold": made.first, "peak cold": made("peak")["start"], "warm": []} | made("facts")
-                figures[who]["matmul"] = made("matmul")["matmul"]
-                check_same(who, figures)
-                made.close()
-                print(f"{network}: {who} took its first step after {made.first:.1f} s, cold", file=sys.stderr)
+                with left_out(who, figures):
+                    made = start(who)
+                    figures[who] = {"cold": made.first, "peak cold": made("peak")["start"], "warm": []} | made("facts")
+                    figures[who]["matmul"] = made("matmul")["matmul"]
+                    made.close()
+                    print(f"{network}: {who} took its first step after {made.first:.1f} s, cold", file=sys.stderr)
             for _ in range(arguments.rounds):
                 for made in contestants:
                     made.close()
-                contestants = [made for made in map(start, figures) if made]
-                for made in contestants:
-                    figures[made.who]["warm"].append(made.first)
-            figures = {made.who: figures[made.who] for made in contestants}
-        for made in contestants:
-            figures[made.who]["train"] = []
-            made("train", steps=1)
-        for _ in range(arguments.rounds):
-            for made in contestants:
-                took = made("train", steps=arguments.steps)
-                figures[made.who]["train"].append(took["steps"] * arguments.batch / took["seconds"])
+                contestants = []
+                for who in list(figures):
+                    with left_out(who, figures):
+                        contestants.append(start(who))
+                        figures[who]["warm"].append(contestants[-1].first)
+        count_alike(figures)
+        for who, took in turns(contestants, figures, arguments.rounds, do="train", steps=arguments.steps):
+            figures[who].setdefault("train", []).append(took["steps"] * arguments.batch / took["seconds"])
         for made in contestants:
             figures[made.who]["peak"] = made("peak")
         for batch in arguments.draws:
-            order = {"batch": batch, "steps": DDIM.get(batch, 2)}
-            for made in contestants:
-                made("sample", **order)
-                figures[made.who][f"sample {batch}"] = []
-            for _ in range(arguments.rounds):
-                for made in contestants:
-                    rate = batch * order["steps"] / made("sample", **order)["seconds"]
-                    figures[made.who][f"sample {batch}"].append(rate)
+            order = {"batch": batch, "steps": ddim_steps(batch)}
+            for who, took in turns(contestants, figures, arguments.rounds, do="sample", **order):
+                figures[who].setdefault(f"sample {batch}", []).append(batch * order["steps"] / took["seconds"])
         for made in contestants:
             made.close()
     return figures
 
 
-def started(network: str, arguments: argparse.Namespace, folder: pathlib.Path, who: str) -> Contestant | None:
-    """A contestant which has taken its first step, warm where one before it has left what it compiled in the folder.
-
-    None for a peer that ended before: the others go on.
-    """
+def started(network: str, arguments: argparse.Namespace, folder: pathlib.Path, who: str) -> Contestant:
+    """A contestant which has taken its first step, warm where one before it has left what it compiled in the folder."""
     cache = folder / who
     cache.mkdir(exist_ok=True)
+    return Contestant(who, network, arguments, cache)
+
+
+def turns(contestants: list[Contestant], figures: dict, rounds: int, **order) -> Iterator[tuple[str, dict]]:
+    """Who, and what it answers, in each round but a first, which warms up; in random order, as after some all are slower."""
+    for turn in range(rounds + 1):
+        for made in random.Random(turn).sample(contestants, len(contestants)):
+            answer = None
+            with left_out(made.who, figures):
+                answer = made(**order)
+            if answer is None:
+                contestants.remove(made)
+            elif turn:
+                yield made.who, answer
+
+
+@contextlib.contextmanager
+def left_out(who: str, figures: dict) -> Iterator[None]:
+    """A peer that ends, as for want of memory, leaves with its figures, and the others go on."""
     try:
-        return Contestant(who, network, arguments, cache)
+        yield
     except Ended as ended:
         if who == "ours":
             raise
-        print(f"{network}: without {who}. {ended}", file=sys.stderr)
-        return None
+        figures.pop(who, None)
+        print(f"without {who}, from now on. {ended}", file=sys.stderr)
 
 
-def check_same(who: str, figures: dict) -> None:
-    """Ends the command if diffusers' network is not ours; with scale_shift theirs has no norm before the middle attention."""
-    theirs, ours = figures[who]["parameters"], figures["ours"]["parameters"]
-    if who.startswith("diffusers") and not 0 <= ours - theirs <= 1e-5 * ours:
-        raise SystemExit(f"{who} has {theirs:,} parameters, and ours {ours:,}: not the same network")
+def count_alike(figures: dict) -> None:
+    """Counts the operations of diffusers' network as XLA does ours: PyTorch counts a fifteenth more of the same.
 
-
-def median(figures: Sequence[float]) -> str:
-    """And spread."""
-    return f"{statistics.median(figures):.3g} ({min(figures):.3g} to {max(figures):.3g})"
-
-
-def table(network: str, figures: dict) -> list[str]:
-    """Lines of Markdown."""
-    ours, peers = figures["ours"], [who for who in figures if who != "ours"]
-    peak = max(of["matmul"] for of in figures.values())
-    works = [name for name in ours if name == "train" or name.startswith("sample ")]
-    starts = "warm" in ours
-    memory = "memory, GB, at most: until the first step cold, warm; later" if starts else "memory, GB, at most"
-    lines = [
-        "",
-        f"{network}: {ours['parameters']:,} parameters; products of matrices run at {peak / 1e12:.3g} TFLOP/s",
-        "",
-        f"| who | {' | '.join(f'{heading(work)} | of the peak' for work in works)} | {memory} |"
-        + " first step cold, warm, s |" * starts,
-        "|---|" + "---:|" * (2 * len(works) + 1 + starts),
-    ]
+    Ends the command if it is not the same; with scale_shift theirs has no norm before the middle attention.
+    """
+    ours = figures["ours"]["parameters"]
     for who, of in figures.items():
-        cells = []
-        for work in works:
-            share = statistics.median(operations(of, work)) / peak
-            cells += [median(of[work]), f"{share:.0%}"]
-        most = (of["peak cold"], of["peak"]["start"]) if starts else ()
-        most = (*most, of["peak"]["device"] or of["peak"]["resident"])
-        cells.append(", ".join(f"{size / 1e9:.2f}" for size in most))
-        lines.append(
-            f"| {who} | {' | '.join(cells)} |" + (f" {of['cold']:.1f}, {median(of['warm'])} |" if starts else "")
-        )
-    if starts:
-        lines += ["", f"XLA compiled our step for {ours['compiled']:.1f} of the {ours['cold']:.1f} s of a cold start"]
-    lines.append("")
-    for work in works if peers else ():
-        said = []
-        for rates in (images, operations):
-            peer = max(peers, key=lambda who: statistics.median(rates(figures[who], work)))
-            ratios = [a / b for a, b in zip(rates(ours, work), rates(figures[peer], work), strict=True)]
-            said.append(f"{statistics.median(ratios):.2f} times {peer} ({min(ratios):.2f} to {max(ratios):.2f})")
-        lines.append(f"{work}: {said[0]}; in operations {said[1]}")
-    return lines
-
-
-def images(of: dict, work: str) -> list[float]:
-    """A second, in each round."""
-    return of[work]
-
-
-def operations(of: dict, work: str) -> list[float]:
-    """A second, in each round."""
-    return [rate * of["operations"][work.split()[0]] for rate in of[work]]
-
-
-def heading(work: str) -> str:
-    """What a column of rates is of."""
-    if work == "train":
-        return "training, images/s (spread)"
-    return f"DDIM of {work.split()[1]}, steps x images/s (spread)"
-
-
-def plot(found: dict, file: pathlib.Path) -> None:
-    """Bars: images per second of each, as a multiple of the fastest peer's; the lines on them span the rounds."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(found["networks"]), figsize=(5 * len(found["networks"]), 3.2), squeeze=False)
-    for axis, (network, figures) in zip(axes[0], found["networks"].items(), strict=True):
-        works = [name for name in figures["ours"] if name == "train" or name.startswith("sample ")]
-        for i, (who, of) in enumerate(figures.items()):
-            best = [
-                max((statistics.median(figures[peer][work]) for peer in figures if peer != "ours"), default=1)
-                for work in works
-            ]
-            rates = [[rate / one for rate in of[work]] for work, one in zip(works, best, strict=True)]
-            middle = [statistics.median(each) for each in rates]
-            low = [m - min(each) for m, each in zip(middle, rates, strict=True)]
-            high = [max(each) - m for m, each in zip(middle, rates, strict=True)]
-            places = [place + 0.8 * (i / len(figures) - 0.5) for place in range(len(works))]
-            same = dict(color=f"C{['ours', *PEERS].index(who)}", label=who.replace("_", " "))  # in each network
-            axis.bar(places, middle, 0.8 / len(figures), yerr=(low, high), align="edge", **same)
-        axis.axhline(1, color="black", linewidth=0.5)
-        axis.set_xticks(range(len(works)), works)
-        axis.set_title(f"{network}, {figures['ours']['parameters'] / 1e6:.1f} M parameters", fontsize=10)
-    axes[0][0].set_ylabel("images/s, of the fastest peer's")
-    labels = {label: bars for axis in axes[0] for bars, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels, loc="lower center", ncols=4, fontsize=7)
-    figure.suptitle(found["about"], fontsize=7)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
-    figure.savefig(file, dpi=150, bbox_inches="tight")  # the legend may be wider than one panel
+        if who.startswith("diffusers"):
+            if not 0 <= ours - of["parameters"] <= 1e-5 * ours:
+                raise SystemExit(f"{who} has {of['parameters']:,} parameters, and ours {ours:,}: not the same network")
+            of["operations"] = figures["ours"]["operations"]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterable
 
@@ -14,6 +15,14 @@ NETWORKS = {
         64,
         3,
     ),
+}
+PEERS = {  # and whether they are there
+    "diffusers": True,
+    "diffusers_channels_last": True,
+    "diffusers_compiled": True,
+    "guided_diffusion": os.path.isfile(os.environ.get("GUIDED_DIFFUSION", "") + "/guided_diffusion/unet.py"),
+    "edm": os.path.isfile(os.environ.get("EDM", "") + "/training/networks.py"),
+    "denoising_diffusion_pytorch": importlib.util.find_spec("denoising_diffusion_pytorch") is not None,
 }
 # The step that all take: dropout, norm the gradient is clipped to, Adam's rate, EMA's decay; images that are drawn from.
 DROPOUT, CLIP, RATE, DECAY, IMAGES = 0.1, 1.0, 2e-4, 0.9999, 4096

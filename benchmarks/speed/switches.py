@@ -15,8 +15,9 @@ import random
 import statistics
 import tempfile
 
-from measure import Contestant, about, median
+from measure import Contestant, about
 from networks import NETWORKS, names, positive
+from tables import median
 
 from ddpm.tuning import LITTLE_MEMORY, YNNPACK
 
