@@ -56,12 +56,24 @@ def main() -> None:
             else:
                 found = [planned(network, batch, arguments.dtype, remat=who != "ours") for batch in batches]
             state, sizes = found[0][0], [size for _, size in found]
-            slope = (sizes[-1] - sizes[-2]) / (batches[-1] - batches[-2])
-            if slope <= 0:
-                raise SystemExit(f"{network}, {who}: batches of {batches[-2:]} take as much: give larger --batches")
-            largest = max(0, int(batches[-1] + (arguments.limit * 1e9 - state - sizes[-1]) / slope))
+            try:
+                slope, largest = line(batches, sizes, arguments.limit * 1e9 - state)
+            except ValueError as error:
+                raise SystemExit(f"{network}, {who}: {error}") from error
             cells = " | ".join(f"{size / 1e9:.2f}" for size in sizes)
             print(f"| {network} | {state / 1e9:.2f} | {who} | {cells} | {slope / 1e9:.3f} | {largest:,} |", flush=True)
+
+
+def line(batches: list[int], sizes: list[int], limit: float) -> tuple[float, int]:
+    """(Bytes of an image, batch that takes the limit), by the straight line through the two largest batches.
+
+    Raises:
+      ValueError: they take as much.
+    """
+    slope = (sizes[-1] - sizes[-2]) / (batches[-1] - batches[-2])
+    if slope <= 0:
+        raise ValueError(f"batches of {batches[-2]} and {batches[-1]} take as much: give larger --batches")
+    return slope, max(0, int(batches[-1] + (limit - sizes[-1]) / slope))
 
 
 def planned(network: str, batch: int, dtype: str, *, remat: bool) -> tuple[int, int]:

@@ -143,6 +143,17 @@ def test_operations_of_the_same_network_are_counted_alike(benchmark):
         count_alike(figures)
 
 
+def test_the_largest_batch_is_of_the_line_of_activations_not_of_gradients(benchmark, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    line = benchmark("memory.py")["line"]
+    batches = [1, 4, 16, 32]
+    sizes = [max(3_000, 100 * batch + 500) for batch in batches]
+    assert line(batches, sizes, 8_500) == (100, 80)
+    assert line(batches, sizes, 0)[1] == 0
+    with pytest.raises(ValueError, match="batches of 1 and 4 take as much"):
+        line(batches[:2], sizes[:2], 8_500)
+
+
 @pytest.fixture
 def replaced(benchmark, monkeypatch):
     monkeypatch.setattr(layers, "GroupNorm", layers.GroupNorm)  # back to what they are after the test
