@@ -146,7 +146,7 @@ def test_operations_of_the_same_network_are_counted_alike(benchmark):
 def test_the_largest_batch_is_of_the_line_of_activations_not_of_gradients(benchmark, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
     line = benchmark("memory.py")["line"]
-    batches = [1, 4, 16, 32]
+    batches = [1, 4, 32, 64]
     sizes = [max(3_000, 100 * batch + 500) for batch in batches]
     assert line(batches, sizes, 8_500) == (100, 80)
     assert line(batches, sizes, 0)[1] == 0
