@@ -48,9 +48,8 @@ def main() -> None:
     parser.add_argument("--batch", type=positive, default=16)
     parser.add_argument("--steps", type=positive, default=3, help="a turn")
     parser.add_argument("--rounds", type=positive, default=8)
-    parser.add_argument(
-        "--off", type=names(EVERYTHING), default=",".join(EVERYTHING), help="all of them hold their memory at once"
-    )
+    known = f"{', '.join(EVERYTHING)}; all that are chosen hold their memory at once"
+    parser.add_argument("--off", type=names(EVERYTHING), default=",".join(EVERYTHING), help=known)
     arguments = parser.parse_args()
     replaces = (
         "LD_PRELOAD",
