@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
-ASIDE = -n logical --maxprocesses 4 --dist loadfile
+ASIDE = -n auto --dist loadfile
 INSTALL = $(RUN) -m pip install --quiet --constraint requirements.txt
 
 .PHONY: train test quick parity objectives samplers faults bench lint clean

@@ -26,11 +26,15 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)  # of the commands that tes
 os.environ["XDG_CACHE_HOME"] = str(CACHE.parent)  # and what they keep beside it
 jax.config.update("jax_disable_most_optimizations", True)  # the tests compile much and compute little
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-os.environ["XLA_FLAGS"] = (
-    f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"  # a quarter less to compile
-)
+LIGHT = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"  # a third less to compile
+os.environ["XLA_FLAGS"] = f"{LIGHT} {os.environ.get('XLA_FLAGS', '')}"
 gc.set_threshold(100_000)  # as the command does
 os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, as some wait for processes that they start; with four, memory is what is scarce."""
+    return min(4, 1 + os.cpu_count())
 
 
 def pytest_collection_modifyitems(items):

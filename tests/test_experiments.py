@@ -105,10 +105,11 @@ def classes_of(config):
     return 1000 if config.condition.labels or config.loss.name == "cross_entropy" else 0
 
 
-def made_sampler(config, shape=(8, 8, 1)):
-    made = objective.diffusion(config, shape, classes_of(config))
-    guided = guides.guides(config, made, Facts(shape, 1, ()))
-    return build.batched_sampler(config, made, guided, Facts(shape, 1, ()), sharding.data_mesh())
+def sampler(config, diffusion, shape):
+    facts = Facts(shape, 1, ())
+    return build.batched_sampler(
+        config, diffusion, guides.guides(config, diffusion, facts), facts, sharding.data_mesh()
+    )
 
 
 def training(config, shape):
@@ -168,7 +169,7 @@ def test_an_experiment_builds_and_its_network_fits_its_data(name):
     new, _ = jax.eval_shape(step, state, batch, objective.init_key(c))
     assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, state, new))
     if diffusion and not diffusion.classifies:
-        made_sampler(c, shape_of(name))
+        sampler(c, diffusion, shape_of(name))
 
 
 @pytest.mark.slow

@@ -1,10 +1,14 @@
 """Experiments that cannot be: an unknown name or a value out of range is told in one line."""
 
 import pytest
-from test_experiments import made_sampler
+from test_experiments import classes_of, sampler
 
 from ddpm import build, datasets, names, objective
 from ddpm.errors import InputError
+
+
+def made_sampler(config):
+    return sampler(config, objective.diffusion(config, (8, 8, 1), classes_of(config)), (8, 8, 1))
 
 
 @pytest.mark.parametrize(

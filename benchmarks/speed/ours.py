@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ from ddpm.training import loop
 from ddpm.training.state import State, init_state
 from ddpm.tuning import tune
 from experiments import cosine_cifar
+
+PARTS = ("shapes", "trace for XLA", "parameters")  # of a start, one after the other, before the first step
 
 
 class Work(NamedTuple):
@@ -67,6 +70,7 @@ class Ours:
     def __init__(self, network: str, batch: int, dtype: str, devices: int):
         os.environ.setdefault("DDPM_TRACED", "1")
         tune()
+        done = [time.perf_counter()]
         self._compiled = []  # seconds that XLA took for each program
         jax.monitoring.register_event_duration_secs_listener(
             lambda event, seconds, **_: event.endswith("backend_compile_duration") and self._compiled.append(seconds)
@@ -76,17 +80,22 @@ class Ours:
             REPLACED[os.environ["REPLACED"]]()
         self._named = network, str(batch), dtype
         self._work = made = work(network, batch, dtype)
+        done.append(time.perf_counter())
         replicated = sharding.replicated(sharding.data_mesh())
         self._scanned = made.config.training.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 10)
         self._steps = loop.Steps(
             made.step, made.feed, 0, made.abstract, self._scanned, {"config": made.config.to_dict()}
         )
+        done.append(time.perf_counter())
         init = jax.jit(
             lambda key: init_state(made.diffusion.init(key), made.tx),
             out_shardings=replicated,
             compiler_options={"xla_backend_optimization_level": 0},
         )
         self._state, self._given = init(objective.init_key(made.config)), made.feed.start(0)
+        jax.block_until_ready(self._state)
+        done.append(time.perf_counter())
+        self.parts = dict(zip(PARTS, np.diff(done).tolist(), strict=True))
         self._samplers = {}
 
     def train(self, steps: int) -> int:
@@ -98,7 +107,7 @@ class Ours:
         return dispatches * self._scanned
 
     def compiled(self) -> float:
-        """Seconds that XLA took for the step; the programs compiled at the same time are small."""
+        """Seconds that XLA took for the step, or to read it where it was kept; the programs compiled at the same time are small."""
         return max(self._compiled)
 
     def settle(self) -> None:

@@ -100,20 +100,25 @@ def rates(arguments: argparse.Namespace, folder: pathlib.Path) -> list[str]:
 
 def starts(arguments: argparse.Namespace, folder: pathlib.Path) -> str:
     """Seconds until the first step of a command that starts again."""
-    found = []
+    found, parts = [], []
     for turn in range(arguments.rounds + 1):
         took = []
         for what, environment in (("all on", {}), (UNTRACED, {"DDPM_TRACED": "0"})):
             (folder / what).mkdir(exist_ok=True)
             made = Contestant("ours", arguments.network, arguments, folder / what, **environment)
             took.append(made.first)
+            parts += [made("parts")] if turn and what == "all on" else []
             made.close()
         if turn:  # the first one compiles
             found.append(took)
     kept, untraced = zip(*found, strict=True)
+    of = {name: median([of[name] for of in parts]) for name in parts[0] if name != "seconds"}
+    xla = of.pop("XLA")
+    of_parts = ", ".join(f"{name} {took}" for name, took in of.items())
     return (
         f"\nfirst step again after {median(kept)} s; {UNTRACED} {median(untraced)} s; "
-        f"of the same turn {median([a / b for a, b in found])} times as long"
+        f"of the same turn {median([a / b for a, b in found])} times as long\n"
+        f"of the former, in seconds: {of_parts}; XLA read the step for {xla} from before the parameters on"
     )
 
 

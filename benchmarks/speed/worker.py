@@ -1,7 +1,7 @@
 """One contestant in a process of its own: reads orders, a line of JSON each, and answers each with a line.
 
 {"do": "train", "steps": 3}, {"do": "sample", "batch": 16, "steps": 5} -> {"seconds": 1.2}, and steps taken; {"do": "facts"}, {"do": "matmul"},
-{"do": "peak"} and, of ours, {"do": "compiled"} -> what they are named. It says {"ready": ...} once it has taken its first step.
+{"do": "peak"} and, of ours, {"do": "compiled"}, {"do": "parts"} (of its start) -> what they are named. It says {"ready": ...} once it has taken its first step.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import time
 
 def main() -> None:
     """Makes the contestant and obeys."""
+    began = time.perf_counter()
     parser = argparse.ArgumentParser()
     parser.add_argument("who")
     parser.add_argument("network")
@@ -26,16 +27,20 @@ def main() -> None:
     if arguments.who == "ours":
         from ours import Ours
 
+        imports = time.perf_counter() - began
         made = Ours(arguments.network, arguments.batch, arguments.dtype, arguments.devices)
     else:
         from theirs import Theirs
 
         made = Theirs(arguments.who, arguments.network, arguments.batch, arguments.dtype)
+    before = time.perf_counter()
     made.train(1)
+    first = time.perf_counter() - before
     start = made.peak() or most_resident()
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # counts the most from here
     print(json.dumps({"ready": True}), file=answers, flush=True)
     if arguments.who == "ours":
+        xla = made.compiled()
         made.settle()
     for line in sys.stdin:
         order = json.loads(line)
@@ -49,6 +54,8 @@ def main() -> None:
                 answer = made.facts()
             case "compiled":
                 answer = {"compiled": made.compiled()}
+            case "parts":
+                answer = {"imports": imports} | made.parts | {"first step": first, "XLA": xla}
             case "matmul":
                 answer = {"matmul": made.matmul()}
             case "peak":

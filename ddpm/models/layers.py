@@ -57,17 +57,18 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Images:
-        batch, _, _, channels = x.shape
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        scale = self.param("scale", nn.initializers.ones_init(), x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:])
         x = x.astype(jnp.float32)
+        x = x - _mean(x, self.num_groups)
+        variance = _mean(x**2, self.num_groups)
+        return x * (jax.lax.rsqrt(variance + self.epsilon) * scale[None, None, None]) + bias[None, None, None]
 
-        def mean(x):
-            of_groups = x.mean(axis=(1, 2)).reshape(batch, self.num_groups, -1).mean(axis=-1)
-            return of_groups.repeat(channels // self.num_groups, axis=1)[:, None, None, :]
 
-        x = x - mean(x)
-        return x * (jax.lax.rsqrt(mean(x**2) + self.epsilon) * scale[None, None, None]) + bias[None, None, None]
+def _mean(x, groups):
+    batch, _, _, channels = x.shape
+    of_groups = x.mean(axis=(1, 2)).reshape(batch, groups, -1).mean(axis=-1)
+    return of_groups.repeat(channels // groups, axis=1)[:, None, None, :]
 
 
 def group_norm(channels: int, groups: int = 0, epsilon: float = 1e-6, *, name: str) -> nn.Module:
