@@ -207,3 +207,69 @@ def test_without_donation_the_state_that_was_given_is_still_there(replaced):
     given = jnp.zeros(8)
     jax.jit(step, donate_argnums=0)(given)
     assert not given.is_deleted()
+
+
+@pytest.mark.parametrize("first", range(6))  # the first of five checkpoints that is as good, or none
+@pytest.mark.parametrize("evaluations", [1, 2, 4])
+def test_time_to_quality_says_no_more_than_it_saw(first, evaluations, benchmark, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    compare = benchmark("time_to_quality.py")["compare"]
+    (tmp_path / "theirs.npz").touch()
+    (tmp_path / "theirs.json").write_text('{"num": 10, "minutes": 2, "seconds": 120, "steps": 300}')
+    looked_at = []
+
+    def distance(options, arguments):
+        if "--step" not in options:
+            return 2.5
+        looked_at.append(int(options[options.index("--step") + 1]) // 100 - 1)
+        return 2.5 if looked_at[-1] >= first else 3.0
+
+    compare.__globals__.update(distance=distance, ours=lambda *_: {500 - 100 * i: 60 - 12 * i for i in range(5)})
+    compare(argparse.Namespace(workdir=tmp_path, num=10, minutes=2, evaluations=evaluations))
+    said = capsys.readouterr().out.splitlines()
+    assert len(looked_at) == len(set(looked_at)) <= evaluations
+    if good := [i for i in looked_at if i >= first]:
+        assert said[-1] == f"Ours was as good after at most {0.1 * (1 + min(good)):.2f} of the time of theirs."
+        assert evaluations < 4 or min(good) == first
+    elif first < 5 or evaluations == 1:
+        assert said[-1].startswith("None of the checkpoints of ours that were looked at was as good")
+    else:
+        assert looked_at[-1] == 4 and said[-1] == "Ours was not as good in half the time of theirs."
+    assert f"| theirs | 120 | 300 | {16 * 300} | 2.500 |" in said
+
+
+def test_growth_is_that_of_each_further_one(benchmark, capsys):
+    grow = benchmark("speed/growth.py")["grow"]
+    rounds = iter([9.0, 9.0, 9.0, 0.1, 0.3, 0.9, 0.2, 0.3, 0.9, 0.3, 0.6, 0.9])  # the first three warm up
+    grow.__globals__.update(Ours=lambda *_: None, seconds=lambda _: next(rounds))
+    grow("pixels", [(8, 16, 1000), (8, 32, 2000), (8, 64, 4000)], 3)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "| 1,000 | 0.200 |  |",
+        "| 2,000 | 0.300 | 200 (100 to 300) |",
+        "| 4,000 | 0.900 | 300 (150 to 300) |",
+    ]
+
+
+def test_starts_are_compared_in_turns_after_one_that_compiles(benchmark, tmp_path):
+    starts = benchmark("speed/switches.py")["starts"]
+    began = []
+
+    class Contestant:
+        def __init__(self, who, network, arguments, folder, **environment):
+            began.append((folder.name, environment))
+            self.first = [99, 99, 5, 9, 4, 9, 6, 9][len(began) - 1]
+
+        def __call__(self, do):
+            assert do == "parts"
+            return {"seconds": 0.1, "imports": self.first / 4, "XLA": self.first / 2}
+
+        def close(self):
+            pass
+
+    starts.__globals__["Contestant"] = Contestant
+    said = starts(argparse.Namespace(network="small", rounds=3), tmp_path).split("\n")[1:]
+    assert began == [("all on", {}), ("traced at each start", {"DDPM_TRACED": "0"})] * 4
+    assert said[0].startswith(
+        "first step again after 5 (4 to 6) s; traced at each start 9 (9 to 9) s; the former took 0.556"
+    )
+    assert said[1].endswith("imports 1.25 (1 to 1.5); XLA read the step for 2.5 (2 to 3) from before the parameters on")

@@ -117,7 +117,7 @@ def starts(arguments: argparse.Namespace, folder: pathlib.Path) -> str:
     of_parts = ", ".join(f"{name} {took}" for name, took in of.items())
     return (
         f"\nfirst step again after {median(kept)} s; {UNTRACED} {median(untraced)} s; "
-        f"of the same turn {median([a / b for a, b in found])} times as long\n"
+        f"the former took {median([a / b for a, b in found])} of the latter of the same turn\n"
         f"of the former, in seconds: {of_parts}; XLA read the step for {xla} from before the parameters on"
     )
 
