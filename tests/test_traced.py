@@ -70,6 +70,7 @@ def taken(about=ABOUT, state=state(), given=GIVEN, times=2):  # noqa: B008
 
 
 def test_a_step_is_traced_once_and_computes_the_same(monkeypatch):
+    monkeypatch.setenv("DDPM_TRACED", "yes")
     made, traces = taken(times=3)
     assert traces == 1
     monkeypatch.setenv("DDPM_TRACED", "0")

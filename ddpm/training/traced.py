@@ -30,7 +30,7 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> tuple[Callabl
     A step that was not kept is traced now, and kept. Files tell when code has changed, but not all that code may do or read: so what
     was kept has to be held against a new trace before anything of it is saved. What is kept is what XLA compiles, in the form of
     jax.export; what is not kept has the same form, as another has other bits. It is `step` itself in several processes, which have to
-    compile the same, and where jax.export does not take it. Steps are kept where DDPM_TRACED=1 is in the environment, as the command
+    compile the same, and where jax.export does not take it. Steps are kept where DDPM_TRACED is in the environment and not 0, as the command
     sets it.
 
     Args:
@@ -52,7 +52,7 @@ def kept(step: Callable, state: State, given: Any, about: dict) -> tuple[Callabl
 
     said = [about, str(tree), str(form), [str(leaf) for leaf in leaves + rows], *_surroundings(), _code()]
     file = cache_directory("traced") / hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    keeps = os.environ.get("DDPM_TRACED") == "1"
+    keeps = os.environ.get("DDPM_TRACED", "0") != "0"
     found = _read(file) if keeps else None
     try:
         exported = found or trace()
