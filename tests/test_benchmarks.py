@@ -154,6 +154,25 @@ def test_the_largest_batch_is_of_the_line_of_activations_not_of_gradients(benchm
         line(batches[:2], sizes[:2], 8_500)
 
 
+def test_the_largest_batch_is_of_the_plan_of_a_large_one(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "argv", ["memory.py", "--networks=cifar10", "--batches=8,16", "--limit=80"])
+    main = benchmark("memory.py")["main"]
+
+    def planned(network, batch, dtype, *, remat):
+        return 10**9, 10**8 * batch if batch <= 16 else 10**9 + 5 * 10**7 * batch  # half as much, of large batches
+
+    settings = dict(tune=lambda: None, check_peers_installed=lambda _: None)
+    main.__globals__.update(settings, planned=planned, kept=lambda *_: (10**9, 1.0))
+    with pytest.raises(SystemExit, match="batches of 8 and 16 take as much"):
+        main()
+    main.__globals__["kept"] = lambda network, batch, dtype: (10**9, 10**8 * batch)
+    main()
+    # 1,560 would take all of it: the line is through 16 and 790, which is what the first line gave
+    ours, remat, theirs = (row.split("|")[-3:-1] for row in capsys.readouterr().out.splitlines()[-3:])
+    assert ours == remat == [" 0.050 ", " 1,556 "] and theirs == [" 0.100 ", " 790 "]
+
+
 @pytest.fixture
 def replaced(benchmark, monkeypatch):
     monkeypatch.setattr(layers, "GroupNorm", layers.GroupNorm)  # back to what they are after the test

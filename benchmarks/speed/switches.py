@@ -34,6 +34,7 @@ OFF = {  # what the environment says
     "state not donated": {"REPLACED": "donation", "DDPM_TRACED": "0"},
     "data streamed": {"OPTIONS": '{"data.resident_bytes": 0}'},
     "remat": {"OPTIONS": '{"model.unet.remat": true}'},
+    "gradients of two batches in a step": {"OPTIONS": '{"optimizer.accumulate": 2}'},
     "two steps in a dispatch": {"OPTIONS": '{"training.steps_per_dispatch": 2}'},
 }
 TWO, UNTRACED = "two devices", "traced at each start"  # each with half of the batch; which says nothing of rates
