@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.autoencoder.kl.update(channels=16, channel_mult=(1, 2, 4), num_res_blocks=1)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
-    config.training.update(cpu_devices=2, batch_size=32, num_steps=5000, sample_every=1000, evaluate_every=2500)
+    config.training.update(batch_size=32, num_steps=5000, sample_every=1000, evaluate_every=2500)
     config.training.save_every = 1000
     config.evaluation.metrics = ("fid",)
     return config

@@ -22,7 +22,6 @@ def get_config() -> ConfigDict:
     config.optimizer.update(learning_rate=2e-3, warmup_steps=100)
     config.ema.update(decay=0.995, warmup=True)
     config.training.update(
-        cpu_devices=2,
         batch_size=64,
         num_steps=2000,
         log_every=50,

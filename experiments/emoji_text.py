@@ -27,9 +27,7 @@ def get_config(space: str = "") -> ConfigDict:
     config.model.unet.attention_resolutions = (8,)
     config.optimizer.update(learning_rate=1e-3, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
-    config.training.update(
-        cpu_devices=2, batch_size=32, num_steps=5000, log_every=50, sample_every=1000, save_every=500
-    )
+    config.training.update(batch_size=32, num_steps=5000, log_every=50, sample_every=1000, save_every=500)
     config.training.evaluate_every = 0
     config.sampler.update(name="dpm_solver_pp", num_steps=20)
     if space:

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.optimizer.update(learning_rate=5e-4, warmup_steps=200)
     config.ema.update(decay=0.999, warmup=True)
     config.training.update(
-        cpu_devices=2, batch_size=64, num_steps=3000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
+        batch_size=64, num_steps=3000, log_every=50, sample_every=1000, evaluate_every=0, save_every=500
     )
     config.sampler.update(name="dpm_solver_pp", num_steps=20, clip=False)
     return config

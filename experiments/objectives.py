@@ -46,7 +46,7 @@ def get_config(objective: str = "simple") -> ConfigDict:
     config.model.unet.update(channels=16, dropout=0.0)
     config.optimizer.warmup_steps = 100
     config.training.update(
-        cpu_devices=2, batch_size=64, num_steps=400, log_every=20, sample_every=400, evaluate_every=0, save_every=200
+        batch_size=64, num_steps=400, log_every=20, sample_every=400, evaluate_every=0, save_every=200
     )
     config.sampler.update(name="ddim", num_steps=50)
     config.evaluation.update(num=1000, num_steps=50, reference="fashion_mnist:test", batch_size=32)

@@ -243,7 +243,6 @@ def test_the_perceptual_distance_is_one(monkeypatch):
 ARGUMENTS = [
     "--config=experiments/autoencoder_fashion.py",
     "--config.data.name=digits",
-    "--config.training.cpu_devices=1",
     "--config.training.batch_size=16",
     "--config.training.num_steps=20",
     "--config.training.log_every=5",
